@@ -1,0 +1,38 @@
+# make demo   sets everything up and trains on real digits under each policy
+# make test   sets everything up and runs the tests
+# The rest: check (ruff, mypy), bench, figures, clean.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check bench figures clean
+
+demo: .venv/installed-demo
+	$(BIN)/clr demo
+
+test: .venv/installed-dev
+	$(BIN)/python -m pytest
+
+check: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/installed-dev
+	$(BIN)/python -m benchmarks
+
+figures: .venv/installed-dev
+	$(BIN)/python docs/figures.py
+
+clean:
+	rm -rf .venv build dist clr-demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=...")'
+	$(PYTHON) -m venv .venv
+
+# A stamp per set of extras: a second call installs nothing, a change of the requirements does.
+.venv/installed-%: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$*]'
+	touch $@

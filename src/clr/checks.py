@@ -1,0 +1,132 @@
+"""The rules that arguments must meet, and the one wording in which a broken rule is reported.
+
+Every message states the rule and what came: "`step_size` must be a positive number of steps. Received: 0."
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from numbers import Integral, Real
+from typing import Any, Never
+
+RULES = {
+    "rate": "a finite number, 0 or more",
+    "max_rate": "a finite number, `{low}` or more",
+    "steps": "a positive number of steps, at least 0.001",
+    "gamma": "a number above 0 and at most 1",
+    "choice": "one of {allowed}",
+    "scale_fn": "None or a function of one number",
+    "scale": "a function that returns a number from 0 to 1",
+    "step": "a whole number of steps, 0 or more",
+    "count": "a whole number, 1 or more",
+    "positive": "a finite number above 0",
+}
+
+
+def fail(error: type[Exception], name: str, rule: str, received: object, **details: object) -> Never:
+    """Raises ``error`` with the rule's text and the received value."""
+    raise error(f"`{name}` must be {RULES[rule].format(**details)}. Received: {received!r}.")
+
+
+def number(name: str, value: Any, rule: str, **details: object) -> float:
+    """``value`` as a float; a bool, a string or an array is a TypeError, NaN or infinity a ValueError."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        fail(TypeError, name, rule, value, **details)
+    try:
+        result = float(value)
+    except OverflowError:
+        result = math.inf
+    if not math.isfinite(result):
+        fail(ValueError, name, rule, value, **details)
+    return result
+
+
+def base_rate(name: str, value: Any) -> float:
+    """A lower bound of the learning rate."""
+    result = number(name, value, "rate")
+    if result < 0:
+        fail(ValueError, name, "rate", value)
+    return result + 0.0  # -0.0 becomes 0.0
+
+
+def max_rate(name: str, value: Any, low_name: str, low: float) -> float:
+    """An upper bound of the learning rate, not below the lower one."""
+    result = number(name, value, "max_rate", low=low_name)
+    if result < low:
+        raise ValueError(
+            f"`{name}` must be {RULES['max_rate'].format(low=low_name)}. Received: {value!r} with `{low_name}` {low!r}."
+        )
+    return result + 0.0
+
+
+def steps(name: str, value: Any) -> float:
+    """A positive length in steps, an int if it is whole."""
+    result = number(name, value, "steps")
+    if result < 0.001:
+        fail(ValueError, name, "steps", value)
+    return int(value) if value == int(value) else result
+
+
+def gamma(name: str, value: Any) -> float:
+    """A factor per step or per cycle, in (0, 1]."""
+    result = number(name, value, "gamma")
+    if not 0 < result <= 1:
+        fail(ValueError, name, "gamma", value)
+    return result
+
+
+def choice(name: str, value: Any, allowed: Iterable[str]) -> str:
+    """One of a few known names."""
+    if not isinstance(value, str) or value not in allowed:
+        error = ValueError if isinstance(value, str) else TypeError
+        fail(error, name, "choice", value, allowed=", ".join(map(repr, allowed)))
+    return value
+
+
+def scale_fn(name: str, value: Any) -> Callable[[Any], Any] | None:
+    """A user's own scaling function, or None."""
+    if value is not None and not callable(value):
+        fail(TypeError, name, "scale_fn", value)
+    return value  # type: ignore[no-any-return]
+
+
+def scale(function: Callable[[Any], Any], argument: int) -> float:
+    """``function(argument)``, which must be a number from 0 to 1."""
+    value = function(argument)
+    try:
+        result = float(value)
+    except (TypeError, ValueError, OverflowError):
+        result = math.nan
+    if not 0 <= result <= 1:
+        error = ValueError if isinstance(value, Real) else TypeError
+        raise error(f"`scale_fn` must be {RULES['scale']}. Received: {value!r} from scale_fn({argument!r}).")
+    return result
+
+
+def step(name: str, value: Any) -> int:
+    """A step on the host: a Python or NumPy integer, or a whole float, not negative."""
+    if type(value) is int and value >= 0:
+        return value
+    if isinstance(value, bool) or not isinstance(value, Real):
+        fail(TypeError, name, "step", value)
+    if not isinstance(value, Integral) and not float(value).is_integer():  # nor are NaN and infinity whole
+        fail(ValueError, name, "step", value)
+    if value < 0:
+        fail(ValueError, name, "step", value)
+    return value.__index__() if isinstance(value, Integral) else int(float(value))
+
+
+def count(name: str, value: Any) -> int:
+    """A positive whole number, such as a batch size."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        fail(TypeError, name, "count", value)
+    if value < 1:
+        fail(ValueError, name, "count", value)
+    return int(value)
+
+
+def positive(name: str, value: Any) -> float:
+    """A finite number above 0."""
+    result = number(name, value, "positive")
+    if result <= 0:
+        fail(ValueError, name, "positive", value)
+    return result
