@@ -118,7 +118,7 @@ def evaluate(xp: Namespace, wave: Wave, scaling: Scaling, bound: Any, step: Any)
     return rate(xp, wave, offset, scaling(bound, xp, step, cycle))
 
 
-@dataclass(frozen=True, repr=False, slots=True)
+@dataclass(frozen=True, repr=False, slots=True, weakref_slot=True)
 class Schedule:
     """A cyclical learning rate: a value that gives the rate of any step, alike in every framework.
 

@@ -1,0 +1,65 @@
+"""Draws every picture of README and docs: ``make figures``."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import tensorflow as tf
+
+import clr
+from clr import plot
+from clr.demo import report, training
+from clr.scaling import MODES
+
+FIGURES = Path(__file__).parent / "figures"
+STEPS, GAMMA = 250, 0.997
+DEMO_STEPS, DEMO_SEEDS = 760, 5  # the command's defaults
+
+
+def eager(mode: str) -> list[float]:
+    """The rates from the eager callable."""
+    step = tf.Variable(0, dtype=tf.int64, trainable=False)
+    rate = clr.cyclic_learning_rate(step, gamma=GAMMA, mode=mode)
+    rates = []
+    for number in range(STEPS):
+        step.assign(number)
+        rates.append(float(rate()))
+    return rates
+
+
+def graph(mode: str) -> list[float]:
+    """The rates from a session's graph."""
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        step = tf.compat.v1.Variable(0, dtype=tf.int64, trainable=False)
+        rate = clr.cyclic_learning_rate(step, gamma=GAMMA, mode=mode)
+        advance = step.assign_add(1)
+        session.run(step.initializer)
+        rates = []
+        for _ in range(STEPS):
+            rates.append(float(session.run(rate)))
+            session.run(advance)
+        return rates
+
+
+def main() -> None:
+    """Draws them all."""
+    FIGURES.mkdir(exist_ok=True)
+    for way in (eager, graph):
+        for mode in MODES:
+            ax = plot.new_axes()
+            ax.plot(way(mode))
+            plot.label(ax, "learning rate")
+            ax.set_title(f"{mode}, {way.__name__} mode")
+            plot.save(ax, FIGURES / f"{way.__name__}_{mode}.png")
+
+    runs = []
+    for policy in (training.FIXED, *MODES):
+        for seed in range(DEMO_SEEDS):
+            *_, run = training.train(policy, seed, DEMO_STEPS)
+            runs.append(run)
+    report.draw(runs, report.summary(runs), FIGURES / "demo_rates.png", FIGURES / "demo_accuracy.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,247 @@
+"""The ``clr`` command: look at schedules, and see them train."""
+
+import csv
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+
+try:
+    import typer
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+except ImportError:
+    print("clr: the command needs Typer and rich: pip install 'cyclic-learning-rate[cli]'", file=sys.stderr)
+    raise SystemExit(2) from None
+
+import clr
+from clr.schedule import Schedule
+
+INTERRUPTED = 130  # what a shell reports of a command that Ctrl-C has ended
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    help="Cyclical learning rates: look at a schedule, print its values, or see the policies train.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+
+
+class Policy(StrEnum):
+    """The modes of a schedule."""
+
+    triangular = "triangular"
+    triangular2 = "triangular2"
+    exp_range = "exp_range"
+
+
+PolicyArgument = Annotated[Policy, typer.Argument(help="The policy, the schedule's mode.")]
+BaseOption = Annotated[float, typer.Option(help="The lower bound of the rate.")]
+MaxOption = Annotated[float, typer.Option(help="The upper bound of the rate.")]
+SizeOption = Annotated[float, typer.Option(help="Steps from the lower to the upper bound: half a cycle.")]
+DownOption = Annotated[float | None, typer.Option(help="Steps back down, by default as many.", show_default=False)]
+GammaOption = Annotated[float, typer.Option(help="The factor per step of exp_range.")]
+
+
+class RefusedError(Exception):
+    """Something the user asked for that can't be done; the message says it in a line."""
+
+
+def main() -> NoReturn:
+    """Runs the command; what is wrong with its use is told in one line, with exit code 2."""
+    usage_error: Any = typer.BadParameter.__bases__[0]  # what every wrong use of the command raises
+    try:
+        code = app(prog_name="clr", standalone_mode=False)
+    except (RefusedError, usage_error) as error:
+        message = error.format_message() if isinstance(error, usage_error) else str(error)
+        if message:
+            print(f"clr: {' '.join(message.split())}", file=sys.stderr)
+        code = 2
+    except typer.Abort:
+        code = INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has seen enough
+        sys.stderr.close()
+        code = 0
+    sys.exit(code)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(clr.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _command(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and end.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def demo(
+    steps: Annotated[int, typer.Option(min=20, help="Updates per run.")] = 760,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs per policy, each from other initial weights.")] = 5,
+    policy: Annotated[
+        list[Policy] | None, typer.Option(help="A policy to set against the fixed rate, by default each.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The folder for the pictures and the numbers.")] = Path("clr-demo"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
+) -> None:
+    """Train a small network on real handwritten digits: at a fixed rate, and under each policy.
+
+    Every run has the same budget of steps and the same seeds. At the end there is a table, and two pictures: the
+    rates over the steps and the accuracies over the steps. Ctrl-C ends early and reports the runs that are complete.
+    """
+    with _refusals():
+        needs = {"tensorflow": "TensorFlow", "sklearn": "scikit-learn", "matplotlib": "matplotlib"}
+        missing = [name for module, name in needs.items() if find_spec(module) is None]
+        if missing:
+            raise RefusedError(f"demo needs {' and '.join(missing)}: pip install 'cyclic-learning-rate[demo]'")
+        _make_folder(out)
+    notes = Console(stderr=True)
+    notes.print("Loading TensorFlow and the digits")
+    with _silenced_start():
+        from clr.demo import report, training
+
+        training.digits()
+
+    policies = [training.FIXED, *dict.fromkeys(policy or Policy)]
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    runs: list[training.Run] = []
+    interrupted = False
+    with Progress(*columns, TextColumn("{task.fields[now]}"), console=notes) as progress:
+        bar = progress.add_task("", total=len(policies) * seeds * steps, now="")
+        try:
+            for name in policies:
+                for seed in range(seeds):
+                    progress.update(bar, description=f"{name}, seed {seed + 1} of {seeds}")
+                    for run in training.train(name, seed, steps):
+                        now = f"loss {run.losses[-1]:.3f}  rate {run.rates[-1]:.4f}"
+                        progress.update(bar, advance=1, now=now)
+                    runs.append(run)
+        except KeyboardInterrupt:
+            interrupted = True
+
+    if interrupted:
+        notes.print(f"Interrupted: {len(runs)} of {len(policies) * seeds} runs are complete.")
+    if runs:
+        rows = report.summary(runs)
+        paths = report.save(runs, rows, out)
+        if as_json:
+            print(json.dumps(rows, indent=2))
+        else:
+            Console().print(report.table(rows, steps))
+        for path in paths:
+            (notes if as_json else Console()).print(str(path), soft_wrap=True, highlight=False)
+    if interrupted:
+        raise typer.Exit(INTERRUPTED)
+
+
+@app.command()
+def plot(
+    policy: PolicyArgument = Policy.triangular,
+    base_lr: BaseOption = 0.01,
+    max_lr: MaxOption = 0.1,
+    step_size: SizeOption = 20,
+    step_size_down: DownOption = None,
+    gamma: GammaOption = 0.99994,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Steps to draw, by default four cycles.", show_default=False)
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The picture to write; the ending gives its format.")] = Path("clr.png"),
+) -> None:
+    """Draw the rates of a schedule, and describe it in words."""
+    with _refusals():
+        schedule = _schedule(policy, base_lr, max_lr, step_size, step_size_down, gamma)
+        from clr.plot import save
+
+        save(schedule.plot(steps), out)
+    print(schedule.describe())
+    print(out)
+
+
+@app.command()
+def values(
+    policy: PolicyArgument = Policy.triangular,
+    base_lr: BaseOption = 0.01,
+    max_lr: MaxOption = 0.1,
+    step_size: SizeOption = 20,
+    step_size_down: DownOption = None,
+    gamma: GammaOption = 0.99994,
+    start: Annotated[int, typer.Option(min=0, help="The first step.")] = 0,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="How many steps, by default one cycle.", show_default=False)
+    ] = None,
+    every: Annotated[int, typer.Option(min=1, help="Print every n-th step.")] = 1,
+    form: Annotated[Literal["csv", "json"], typer.Option("--format", help="How to write them.")] = "csv",
+    out: Annotated[Path | None, typer.Option(help="A file, instead of the terminal.", show_default=False)] = None,
+) -> None:
+    """Print the rate of each step, exactly, as CSV or JSON."""
+    with _refusals():
+        schedule = _schedule(policy, base_lr, max_lr, step_size, step_size_down, gamma)
+        count = -int(-schedule.period // 1) if steps is None else steps
+        rows = ((step, schedule(step)) for step in range(start, start + count, every))
+        with open(out, "w", newline="") if out else _standard_output() as file:
+            if form == "csv":
+                writer = csv.writer(file, lineterminator="\n")
+                writer.writerow(("step", "learning_rate"))
+                writer.writerows(rows)
+            else:
+                json.dump([{"step": step, "learning_rate": rate} for step, rate in rows], file, indent=1)
+                file.write("\n")
+
+
+def _schedule(
+    policy: Policy, base_lr: float, max_lr: float, step_size: float, step_size_down: float | None, gamma: float
+) -> Schedule:
+    return clr.cyclic(base_lr, max_lr, step_size, step_size_down, policy, gamma)
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Turns what the library and the file system refuse into a line for the user."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise RefusedError(f"cannot write {error.filename}: {error.strerror}") from error
+    except (ValueError, ImportError) as error:
+        raise RefusedError(str(error)) from error
+
+
+@contextmanager
+def _silenced_start() -> Iterator[None]:
+    """Hides what TensorFlow's C++ side writes to the terminal while it starts, before it can be told not to."""
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)
+
+
+@contextmanager
+def _standard_output() -> Iterator[Any]:
+    yield sys.stdout
+
+
+def _make_folder(path: Path) -> None:
+    """Makes the folder and proves that files can be written in it, before there are results to lose."""
+    path.mkdir(parents=True, exist_ok=True)
+    probe = path / ".writable"
+    probe.touch()
+    probe.unlink()

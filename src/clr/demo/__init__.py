@@ -1,0 +1,1 @@
+"""The training demonstration behind ``clr demo``: real handwritten digits, under a fixed rate and under each policy."""
