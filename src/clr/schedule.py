@@ -94,22 +94,23 @@ def rate(xp: Namespace, wave: Wave, offset: Any, scale: Any) -> Any:
     The height grows from 0 to 1 over the first half of the cycle and shrinks back over the second, so
     (max_lr - base_lr) * height is the slope times the ticks to the nearer foot of the wave.
     """
-    foot = wave.period - offset
-    if wave.rising is wave.falling:
-        ticks, slope = xp.minimum(offset, foot), wave.rising
+    base_lr, max_lr, _, up, period, rising, falling = wave
+    foot = period - offset
+    if rising is falling:
+        ticks, slope = xp.minimum(offset, foot), rising
     else:
-        is_rising = offset <= wave.up
+        is_rising = offset <= up
         ticks = xp.where(is_rising, offset, foot)
-        slope = tuple(xp.where(is_rising, *pair) for pair in zip(wave.rising, wave.falling, strict=True))
+        slope = tuple([xp.where(is_rising, *pair) for pair in zip(rising, falling, strict=True)])
     rise = xp.real(ticks) * slope[0]
     scaled = rise if scale is None else rise * scale
-    result = wave.base_lr + scaled
+    result = base_lr + scaled
     if xp.exact:  # give back what these lines rounded away, so that the result is rounded only once
         lost = ticks * slope[1]
         if scale is not None:
             lost = lost * scale + rounding.product_error(rise, scale, scaled)
-        result = result + (lost + rounding.sum_error(wave.base_lr, scaled, result))
-    return xp.minimum(result, wave.max_lr)
+        result = result + (lost + rounding.sum_error(base_lr, scaled, result))
+    return xp.minimum(result, max_lr)
 
 
 def evaluate(xp: Namespace, wave: Wave, scaling: Scaling, bound: Any, step: Any) -> Any:

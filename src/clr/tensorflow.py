@@ -75,12 +75,10 @@ def cyclic_learning_rate(
     fixed = None if may_change else _schedule(*numbers, mode)
 
     def rate() -> Any:
-        if tf.executing_eagerly():
-            xp, step = namespaces.enter(global_step, "global_step")
-            schedule = fixed or _schedule(*_numbers(tf, arguments), mode)
-            return schedule.rates(xp, step, dtype)
+        xp, step = namespaces.enter(global_step, "global_step")
+        if xp.exact:
+            return (fixed or _schedule(*_numbers(tf, arguments), mode)).rates(xp, step, dtype)
         with tf.name_scope(name or "CyclicLearningRate") as scope:
-            xp, step = namespaces.enter(global_step, "global_step")
             if fixed:
                 result = fixed.rates(xp, step, dtype)
             else:
