@@ -11,7 +11,7 @@ from typing import Any, Never
 RULES = {
     "rate": "a finite number, 0 or more",
     "max_rate": "a finite number, `{low}` or more",
-    "steps": "a positive number of steps, at least 0.001",
+    "steps": "a positive number of steps, from 0.001 to 2**53",
     "gamma": "a number above 0 and at most 1",
     "choice": "one of {allowed}",
     "scale_fn": "None or a function of one number",
@@ -61,7 +61,7 @@ def max_rate(name: str, value: Any, low_name: str, low: float) -> float:
 def steps(name: str, value: Any) -> float:
     """A positive length in steps, an int if it is whole."""
     result = number(name, value, "steps")
-    if result < 0.001:
+    if not 0.001 <= result <= 2**53:
         fail(ValueError, name, "steps", value)
     return int(value) if value == int(value) else result
 
@@ -93,7 +93,7 @@ def scale(function: Callable[[Any], Any], argument: int) -> float:
     """``function(argument)``, which must be a number from 0 to 1."""
     value = function(argument)
     try:
-        result = float(value)
+        result = math.nan if isinstance(value, str | bytes) else float(value)
     except (TypeError, ValueError, OverflowError):
         result = math.nan
     if not 0 <= result <= 1:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from clr.schedule import Schedule
 
 _MOST_POINTS = 20_000  # far more than a picture has pixels across
+_GOLDEN = (math.sqrt(5) - 1) / 2  # the multiples of this number spread evenly, modulo 1
 
 
 def plot(schedule: "Schedule", steps: int | None = None, ax: "Axes | None" = None) -> "Axes":
@@ -23,13 +24,16 @@ def plot(schedule: "Schedule", steps: int | None = None, ax: "Axes | None" = Non
         ax: Where to draw; by default on a new figure.
     """
     count = math.ceil(4 * schedule.period) if steps is None else checks.count("steps", steps)
-    stride = math.ceil(count / _MOST_POINTS)
     if ax is None:
         ax = new_axes()
-    # matplotlib brings NumPy, so the whole curve is one call.
-    import numpy as np
+    import numpy as np  # matplotlib has brought it
 
-    at = np.arange(0, count, stride)
+    at = np.arange(min(count, _MOST_POINTS))
+    if count > _MOST_POINTS:
+        # One step out of each of as many stretches, and not always the same one: at a fixed distance, cycles as
+        # long as that would look flat.
+        at = ((at + at * _GOLDEN % 1) * (count / _MOST_POINTS)).astype(np.int64)
+        at[-1] = count - 1
     ax.plot(at, schedule(at), linewidth=1.5)
     label(ax, "learning rate")
     ax.set_title(repr(schedule).removeprefix("clr."), fontsize="medium")

@@ -1,6 +1,5 @@
 """The three policies of the paper, and the general one behind them (Smith 2017, sections 3.1 to 3.3)."""
 
-import math
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -118,10 +117,11 @@ def step_size(
     if (steps_per_epoch is None) != (num_samples is not None) or (num_samples is None) != (batch_size is None):
         raise TypeError("step_size takes either `steps_per_epoch`, or `num_samples` and `batch_size`.")
     if steps_per_epoch is None:
-        steps_per_epoch = math.ceil(checks.count("num_samples", num_samples) / checks.count("batch_size", batch_size))
-    steps = checks.count("steps_per_epoch", steps_per_epoch) * checks.positive("epochs", epochs)
+        # Floor division of the negative number rounds up, exactly.
+        steps_per_epoch = -(-checks.count("num_samples", num_samples) // checks.count("batch_size", batch_size))
+    checks.positive("epochs", epochs)
     if not 2 <= epochs <= 10:
         warnings.warn(
             f"half a cycle of {epochs!r} epochs is outside of the 2 to 10 that Smith (2017) advises", stacklevel=2
         )
-    return int(steps) if steps.is_integer() else steps
+    return checks.steps("steps_per_epoch * epochs", checks.count("steps_per_epoch", steps_per_epoch) * epochs)

@@ -7,6 +7,8 @@ import math
 from fractions import Fraction
 from typing import Any, NamedTuple
 
+from clr.namespaces import Namespace
+
 _SPLITTER = 2.0**27 + 1.0  # cuts the 53 bits of a float64 into two halves whose products are exact
 _HALF_ULP = 2.0**-53
 
@@ -36,7 +38,7 @@ def sum_error(a: Any, b: Any, total: Any) -> Any:
     return (a - (total - b_part)) + (b - b_part)
 
 
-def product_error(a: Any, b: Any, product: Any) -> Any:
+def product_error(xp: Namespace, a: Any, b: Any, product: Any) -> Any:
     """``a * b - product``, where ``product`` is the rounded ``a * b``; 0 where float64 can't hold it."""
     shifted = a * _SPLITTER
     a_high = shifted - (shifted - a)
@@ -46,4 +48,4 @@ def product_error(a: Any, b: Any, product: Any) -> Any:
     b_low = b - b_high
     error = ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
     # A rounding error is at most half an ulp: anything else is overflow or underflow of the parts.
-    return error * (abs(error) <= abs(product) * _HALF_ULP)
+    return xp.where(abs(error) <= abs(product) * _HALF_ULP, error, 0.0)

@@ -12,14 +12,13 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, overload
 
 from clr import checks, namespaces, rounding
-from clr.namespaces import Namespace
+from clr.namespaces import Namespace, Python
 from clr.scaling import MODES, SCALE_MODES, Scaling
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _FINEST_TICK = 1000  # parts of a step
-_MOST_TICKS = 1 << 29  # in a cycle of fractional length, so that 32-bit integers can count it
 
 
 class Wave(NamedTuple):
@@ -36,8 +35,19 @@ class Wave(NamedTuple):
     rising: tuple[Any, ...]  # the slope of the first half, exact as a rounding.Slope or rounded to one number
     falling: tuple[Any, ...]  # and of the second, the same object if both are equally long
 
-    def rounded(self) -> "Wave":
-        """The wave for frameworks that round at every operation: each slope a single number."""
+    def within(self, xp: Namespace) -> "Wave":
+        """The wave as a namespace can compute it: each slope a single number, if it rounds at every operation.
+
+        Raises a ValueError if its integers end before a cycle does.
+        """
+        largest = xp.largest if self.ticks == 1 else xp.largest >> 2  # fractions need room for a product in `locate`
+        if self.period > largest:
+            raise ValueError(
+                f"a cycle of {self.period} ticks of 1/{self.ticks} step cannot be counted in integers up to "
+                f"{largest}: use a shorter or a whole step size, or 64-bit integers (in JAX, jax_enable_x64)"
+            )
+        if xp.exact:
+            return self
         rising = (sum(self.rising),)
         falling = rising if self.falling is self.rising else (sum(self.falling),)
         return self._replace(rising=rising, falling=falling)
@@ -46,19 +56,11 @@ class Wave(NamedTuple):
 def wave(base_lr: float, max_lr: float, step_size: float, step_size_down: float) -> Wave:
     """The wave of a schedule.
 
-    A half cycle need not be whole: 20.3 steps are 203 ticks of 1/10 step. Ticks are as fine as a thousandth of a
-    step, or coarser where so many would not fit in 32 bits.
+    A half cycle need not be whole: 20.3 steps are 203 ticks of 1/10 step.
     """
-    finest = _FINEST_TICK
-    while True:
-        up, down = (
-            max(Fraction(length).limit_denominator(finest), Fraction(1, finest))
-            for length in (step_size, step_size_down)
-        )
-        ticks = math.lcm(up.denominator, down.denominator)
-        if ticks == 1 or (up + down) * ticks < _MOST_TICKS:
-            break
-        finest //= 10
+    up = Fraction(step_size).limit_denominator(_FINEST_TICK)
+    down = Fraction(step_size_down).limit_denominator(_FINEST_TICK)
+    ticks = math.lcm(up.denominator, down.denominator)
     rise = Fraction(max_lr) - Fraction(base_lr)
     rising = rounding.slope(rise, int(up * ticks))
     falling = rising if up == down else rounding.slope(rise, int(down * ticks))
@@ -108,7 +110,7 @@ def rate(xp: Namespace, wave: Wave, offset: Any, scale: Any) -> Any:
     if xp.exact:  # give back what these lines rounded away, so that the result is rounded only once
         lost = ticks * slope[1]
         if scale is not None:
-            lost = lost * scale + rounding.product_error(rise, scale, scaled)
+            lost = lost * scale + rounding.product_error(xp, rise, scale, scaled)
         result = result + (lost + rounding.sum_error(base_lr, scaled, result))
     return xp.minimum(result, max_lr)
 
@@ -178,7 +180,7 @@ class Schedule:
 
     def rates(self, xp: Namespace, step: Any, dtype: Any = None) -> Any:
         """For adapters: the rates of a step that `clr.namespaces.enter` has let in."""
-        wave = self._wave if xp.exact else self._wave.rounded()
+        wave = self._wave if xp is Python else self._wave.within(xp)
         bound = self.gamma if self.scale_fn is None else self.scale_fn
         return xp.rates(evaluate(xp, wave, self._scaling, bound, step), dtype)
 
@@ -216,7 +218,7 @@ class Schedule:
         2
         """
         xp, steps = namespaces.enter(step)
-        return xp.plain(locate(xp, self._wave, steps)[0] + 1)
+        return xp.plain(locate(xp, self._wave.within(xp), steps)[0] + 1)
 
     def is_cycle_end(self, step: Any) -> Any:
         """Whether ``step`` is the last of its cycle: after it the rate is at its lowest, the time for a snapshot.
@@ -229,7 +231,7 @@ class Schedule:
         [19, 39, 59]
         """
         xp, steps = namespaces.enter(step)
-        _, offset = locate(xp, self._wave, steps)
+        _, offset = locate(xp, self._wave.within(xp), steps)
         return xp.plain(offset >= self._wave.period - self._wave.ticks)
 
     @property

@@ -66,8 +66,11 @@ def cyclic_learning_rate(
         ) from error
 
     mode = checks.choice("mode", mode, MODES)
-    if isinstance(global_step, Real):
-        global_step = tf.constant(checks.step("global_step", global_step), tf.int64)
+    global_step = namespaces.unwrapped(global_step)
+    if not tf.is_tensor(global_step):  # as a variable is too
+        global_step = tf.constant(namespaces.enter(global_step, "global_step")[1], tf.int64)
+    if global_step.shape.rank:
+        raise ValueError(f"`global_step` must be a scalar. Received: {global_step!r}.")
     arguments = [namespaces.unwrapped(value) for value in (learning_rate, max_lr, step_size, gamma)]
     dtype = _dtype(tf, arguments[0])
     numbers = _numbers(tf, arguments)  # checks now what can be known now
@@ -131,7 +134,7 @@ def _number(tf: Any, value: Any) -> Any:
     known = tf.get_static_value(tensor)
     if known is None:
         return tensor
-    if known.ndim or not (tensor.dtype.is_integer or tensor.dtype.is_floating):
+    if tensor.shape.rank or not (tensor.dtype.is_integer or tensor.dtype.is_floating):
         return known  # not a number: the check says so
     return int(known) if tensor.dtype.is_integer else float(known)
 

@@ -1,0 +1,149 @@
+"""How each framework's integers become steps, its few array functions, and how rates leave again.
+
+The framework is told by the type of the step, never by importing one to ask: whoever hands over a tensor has
+loaded its framework already. So the file of a framework, beside this one, is imported only after one of its objects
+has arrived. Each has a function ``enter_of(kind)``, what lets in steps of a type, and its namespaces.
+
+A namespace is a class, alike in every framework:
+
+    steps(value, name)      the step as non-negative integers to compute with
+    divmod(a, b)            floor quotient and remainder of integers
+    where, minimum          element by element
+    real(integers)          the integers as floats of the working precision
+    power(base, exponents)  base ** exponents for a base in (0, 1] and integers of any size
+    scaled(scale_fn, x)     the user's own scaling function, applied to each of the integers x
+    rates(values, dtype)    the computed rates as the caller gets them
+    plain(values)           the same for cycle numbers and truth values
+    largest                 the largest integer to compute with
+    exact                   True on the host, where the rate is rounded once and a bad step is an error
+
+On the host all is float64. TensorFlow and PyTorch tensors are computed in float64 too and rounded to the wanted
+dtype at the end; JAX does so where 64-bit types are enabled, and works in float32 where they are not. A step whose
+value is not known yet (a traced one) cannot be refused: if negative, it counts as 0.
+"""
+
+import math
+from collections.abc import Callable
+from numbers import Real
+from typing import Any
+
+from clr import checks
+
+Namespace = Any  # a class as above: a Protocol of ten members, all Any, would say less
+Enter = Callable[[Any, str], tuple[Namespace, Any]]
+ScaleFn = Callable[[Any], Any]
+
+
+def power(base: float, exponent: int) -> float:
+    """``base ** exponent`` for a base in (0, 1], on the host."""
+    try:
+        return math.pow(base, exponent)
+    except OverflowError:  # an integer beyond float64
+        return float(base == 1.0)
+
+
+class Python:
+    """A plain integer: the rate leaves as a float."""
+
+    exact = True
+    largest = 1 << 1024
+    divmod = divmod
+    minimum = min
+    power = staticmethod(power)
+    scaled = staticmethod(checks.scale)
+
+    @staticmethod
+    def steps(value: Any, name: str) -> int:
+        return checks.step(name, value)
+
+    @staticmethod
+    def where(condition: bool, yes: Any, no: Any) -> Any:
+        return yes if condition else no
+
+    @staticmethod
+    def real(integers: int) -> int:
+        return integers  # the product with a float converts it
+
+    @staticmethod
+    def rates(values: float, dtype: Any) -> float:
+        if dtype is not None:
+            raise TypeError(f"`dtype` is for arrays and tensors, a single step gives a float. Received: {dtype!r}.")
+        return values
+
+    @staticmethod
+    def plain(values: Any) -> Any:
+        return values
+
+
+def _enter_number(step: Any, name: str) -> tuple[Namespace, Any]:
+    return Python, Python.steps(step, name)
+
+
+def _enter_keras_variable(step: Any, name: str) -> tuple[Namespace, Any]:
+    return enter(step.value, name)  # it wraps a tensor or variable of its backend
+
+
+def _numpy(kind: type) -> Enter:
+    from clr.namespaces import numpy
+
+    return numpy.enter_of(kind)
+
+
+def _tensorflow(kind: type) -> Enter:
+    from clr.namespaces import tensorflow
+
+    return tensorflow.enter_of(kind)
+
+
+def _torch(kind: type) -> Enter:
+    from clr.namespaces import torch
+
+    return torch.enter_of(kind)
+
+
+def _jax(kind: type) -> Enter:
+    from clr.namespaces import jax
+
+    return jax.enter_of(kind)
+
+
+def _keras(kind: type) -> Enter:
+    return _enter_keras_variable if hasattr(kind, "value") else _enter_number
+
+
+# By the root of the modules that define the type of a step, or what that type derives from.
+_FRAMEWORKS = {
+    "numpy": _numpy,
+    "tensorflow": _tensorflow,
+    "torch": _torch,
+    "jax": _jax,
+    "jaxlib": _jax,
+    "keras": _keras,
+}
+
+_enter: dict[type, Enter] = {}  # by the type of the step; filled as types arrive
+
+
+def _find(kind: type) -> Enter:
+    if not issubclass(kind, Real):  # as NumPy's own scalars are
+        for base in kind.__mro__:
+            framework = _FRAMEWORKS.get(base.__module__.partition(".")[0])
+            if framework is not None:
+                return framework(kind)
+    return _enter_number
+
+
+def enter(step: Any, name: str = "step") -> tuple[Namespace, Any]:
+    """The namespace of ``step``, and the step as that namespace's integers; ``name`` is for the error message."""
+    kind = type(step)
+    if kind is int and step >= 0:
+        return Python, step
+    if kind not in _enter:
+        _enter[kind] = _find(kind)
+    return _enter[kind](step, name)
+
+
+def unwrapped(value: Any) -> Any:
+    """What a Keras variable wraps: a tensor or variable of its backend; anything else as it is."""
+    is_keras = type(value).__module__.partition(".")[0] == "keras"
+    return value.value if is_keras and hasattr(value, "value") else value

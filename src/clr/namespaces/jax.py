@@ -1,0 +1,74 @@
+"""JAX's namespaces: arrays of steps, which may be traced, in 64 bits where those are enabled and else in 32."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from clr import checks
+from clr.namespaces import Enter, Namespace, ScaleFn, power
+
+
+class Jax64:
+    """Where 64-bit types are enabled."""
+
+    exact = False
+    integer, floating = jnp.int64, jnp.float64
+    largest = jnp.iinfo(jnp.int64).max
+    divmod = staticmethod(jnp.divmod)
+    where = staticmethod(jnp.where)
+    minimum = staticmethod(jnp.minimum)
+
+    @classmethod
+    def steps(cls, value: Any, name: str) -> Any:
+        if not (jnp.issubdtype(value.dtype, jnp.integer) or jnp.issubdtype(value.dtype, jnp.floating)):
+            checks.fail(TypeError, name, "step", value)
+        integer = value.dtype if value.dtype == jnp.uint32 else cls.integer
+        return jnp.maximum(value.astype(integer), 0)
+
+    @classmethod
+    def real(cls, integers: Any) -> Any:
+        return integers.astype(cls.floating)
+
+    @classmethod
+    def power(cls, base: float, exponents: Any) -> Any:
+        return jnp.power(cls.floating(base), cls.real(exponents))
+
+    @classmethod
+    def scaled(cls, scale_fn: ScaleFn, integers: Any) -> Any:
+        return jnp.clip(jnp.asarray(scale_fn(cls.real(integers)), cls.floating), 0, 1)
+
+    @classmethod
+    def rates(cls, values: Any, dtype: Any) -> Any:
+        return values.astype(dtype or cls.floating)
+
+    @staticmethod
+    def plain(values: Any) -> Any:
+        return values
+
+
+class Jax32(Jax64):
+    """Where they are not."""
+
+    integer, floating = jnp.int32, jnp.float32
+    largest = jnp.iinfo(jnp.int32).max
+
+    @classmethod
+    def power(cls, base: float, exponents: Any) -> Any:
+        # float32 cannot hold a large exponent, nor its product with log(base), to enough digits. The powers
+        # for each of the exponent's four bytes, computed here in float64, need neither.
+        result = cls.floating(1)
+        for shift in (0, 8, 16, 24):
+            powers = [power(base, byte << shift) for byte in range(256)]
+            result = result * jnp.asarray(powers, cls.floating)[(exponents >> shift) & 255]
+        return result
+
+
+def enter_of(kind: type) -> Enter:
+    """What lets in steps of a type."""
+    return _enter
+
+
+def _enter(step: Any, name: str) -> tuple[Namespace, Any]:
+    namespace = Jax64 if jax.config.jax_enable_x64 else Jax32
+    return namespace, namespace.steps(step, name)

@@ -1,0 +1,67 @@
+"""NumPy's namespace: arrays of steps, computed on the host in float64."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from clr import checks
+from clr.namespaces import Enter, Namespace, ScaleFn, power
+
+
+def _each(function: Callable[[int], float], integers: Any) -> Any:
+    """``function`` of every element, equal to the scalar call bit for bit (NumPy's own power is not)."""
+    values = np.fromiter(map(function, integers.ravel().tolist()), np.float64, integers.size)
+    return values.reshape(integers.shape)
+
+
+class NumPy:
+    """Arrays of any shape: the rates leave as an array."""
+
+    exact = True
+    largest = np.iinfo(np.int64).max
+    divmod = staticmethod(np.divmod)
+    where = staticmethod(np.where)
+    minimum = staticmethod(np.minimum)
+
+    @staticmethod
+    def steps(value: Any, name: str) -> Any:
+        kind = value.dtype.kind
+        if kind not in "iuf":
+            checks.fail(TypeError, name, "step", value)
+        if kind == "f" and not (np.isfinite(value).all() and (value == np.floor(value)).all()):
+            checks.fail(ValueError, name, "step", value)
+        if value.size and not 0 <= int(value.min()) <= int(value.max()) <= NumPy.largest:
+            checks.fail(ValueError, name, "step", value)
+        return value.astype(np.int64)
+
+    @staticmethod
+    def real(integers: Any) -> Any:
+        return integers
+
+    @staticmethod
+    def power(base: float, exponents: Any) -> Any:
+        return _each(lambda exponent: power(base, exponent), exponents)
+
+    @staticmethod
+    def scaled(scale_fn: ScaleFn, integers: Any) -> Any:
+        unique, places = np.unique(integers, return_inverse=True)
+        values = _each(lambda argument: checks.scale(scale_fn, argument), unique)
+        return values[places].reshape(integers.shape)
+
+    @staticmethod
+    def rates(values: Any, dtype: Any) -> Any:
+        return np.asarray(values, dtype)
+
+    @staticmethod
+    def plain(values: Any) -> Any:
+        return np.asarray(values)
+
+
+def enter_of(kind: type) -> Enter:
+    """What lets in steps of a type."""
+    return _enter
+
+
+def _enter(step: Any, name: str) -> tuple[Namespace, Any]:
+    return NumPy, NumPy.steps(step, name)

@@ -1,0 +1,238 @@
+"""Every bad argument, its exception and its message, word for word."""
+
+import math
+import re
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+
+import clr
+
+NAN, INF = math.nan, math.inf
+SCHEDULE = clr.triangular(0.001, 0.006, 10)
+BY_CYCLE = clr.cyclic(0.0, 1.0, 10, scale_fn=lambda cycle: 2 - cycle)
+BY_STEP = clr.cyclic(0.0, 1.0, 10, scale_fn=lambda step: step - 1 if step > 1 else 1, scale_mode="iterations")
+
+BASE = "`base_lr` must be a finite number, 0 or more. Received: {}."
+MAX = "`max_lr` must be a finite number, `base_lr` or more. Received: {}."
+SIZE = "`step_size` must be a positive number of steps, from 0.001 to 2**53. Received: {}."
+DOWN = "`step_size_down` must be a positive number of steps, from 0.001 to 2**53. Received: {}."
+MODE = "`mode` must be one of 'triangular', 'triangular2', 'exp_range'. Received: {}."
+SCALE_MODE = "`scale_mode` must be one of 'cycle', 'iterations'. Received: {}."
+GAMMA = "`gamma` must be a number above 0 and at most 1. Received: {}."
+SCALE_FN = "`scale_fn` must be None or a function of one number. Received: {}."
+SCALE = "`scale_fn` must be a function that returns a number from 0 to 1. Received: {}."
+STEP = "`step` must be a whole number of steps, 0 or more. Received: {}."
+COUNT = "`{}` must be a whole number, 1 or more. Received: {}."
+EPOCHS = "`epochs` must be a finite number above 0. Received: {}."
+EITHER = "step_size takes either `steps_per_epoch`, or `num_samples` and `batch_size`."
+DTYPE = "`dtype` is for arrays and tensors, a single step gives a float. Received: {}."
+
+
+def scaled(value: object, scale_mode: str = "cycle") -> Callable[[], clr.Schedule]:
+    return lambda: clr.cyclic(0.0, 1.0, 10, scale_fn=lambda _: value, scale_mode=scale_mode)
+
+
+TABLE: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
+    "base_lr negative": (lambda: clr.triangular(-0.1, 0.1, 10), ValueError, BASE.format("-0.1")),
+    "base_lr nan": (lambda: clr.triangular(NAN, 0.1, 10), ValueError, BASE.format("nan")),
+    "base_lr inf": (lambda: clr.triangular(INF, INF, 10), ValueError, BASE.format("inf")),
+    "base_lr -inf": (lambda: clr.triangular(-INF, 0.1, 10), ValueError, BASE.format("-inf")),
+    "base_lr str": (lambda: clr.triangular("0.1", 0.1, 10), TypeError, BASE.format("'0.1'")),  # type: ignore[arg-type]
+    "base_lr None": (lambda: clr.triangular(None, 0.1, 10), TypeError, BASE.format("None")),  # type: ignore[arg-type]
+    "base_lr bool": (lambda: clr.triangular(True, 1.0, 10), TypeError, BASE.format("True")),
+    "base_lr list": (lambda: clr.triangular([0.1], 1.0, 10), TypeError, BASE.format("[0.1]")),  # type: ignore[arg-type]
+    "base_lr complex": (lambda: clr.triangular(1j, 1.0, 10), TypeError, BASE.format("1j")),  # type: ignore[arg-type]
+    "max_lr reversed": (
+        lambda: clr.triangular2(0.1, 0.05, 10),
+        ValueError,
+        MAX.format("0.05 with `base_lr` 0.1"),
+    ),
+    "max_lr negative": (
+        lambda: clr.triangular(0.0, -0.1, 10),
+        ValueError,
+        MAX.format("-0.1 with `base_lr` 0.0"),
+    ),
+    "max_lr nan": (lambda: clr.triangular(0.1, NAN, 10), ValueError, MAX.format("nan")),
+    "max_lr inf": (lambda: clr.triangular(0.1, INF, 10), ValueError, MAX.format("inf")),
+    "max_lr past float64": (lambda: clr.triangular(0, 10**309, 10), ValueError, MAX.format(f"1{'0' * 309}")),
+    "max_lr str": (lambda: clr.triangular(0.1, "1", 10), TypeError, MAX.format("'1'")),  # type: ignore[arg-type]
+    "max_lr bool": (lambda: clr.triangular(0.1, True, 10), TypeError, MAX.format("True")),
+    "max_lr None": (lambda: clr.triangular(0.1, None, 10), TypeError, MAX.format("None")),  # type: ignore[arg-type]
+    "step_size 0": (lambda: clr.triangular(0.1, 1.0, 0), ValueError, SIZE.format("0")),
+    "step_size 0.0": (lambda: clr.exp_range(0.1, 1.0, 0.0), ValueError, SIZE.format("0.0")),
+    "step_size tiny": (lambda: clr.triangular(0.1, 1.0, 0.0009), ValueError, SIZE.format("0.0009")),
+    "step_size negative": (lambda: clr.triangular2(0.1, 1.0, -20), ValueError, SIZE.format("-20")),
+    "step_size nan": (lambda: clr.triangular(0.1, 1.0, NAN), ValueError, SIZE.format("nan")),
+    "step_size inf": (lambda: clr.triangular(0.1, 1.0, INF), ValueError, SIZE.format("inf")),
+    "step_size str": (lambda: clr.triangular(0.1, 1.0, "20"), TypeError, SIZE.format("'20'")),  # type: ignore[arg-type]
+    "step_size None": (lambda: clr.triangular(0.1, 1.0, None), TypeError, SIZE.format("None")),  # type: ignore[arg-type]
+    "step_size bool": (lambda: clr.triangular(0.1, 1.0, True), TypeError, SIZE.format("True")),
+    "step_size array": (
+        lambda: clr.triangular(0.1, 1.0, np.array([20])),  # type: ignore[arg-type]
+        TypeError,
+        SIZE.format("array([20])"),
+    ),
+    "step_size_down 0": (lambda: clr.triangular(0.1, 1.0, 10, 0), ValueError, DOWN.format("0")),
+    "step_size_down negative": (lambda: clr.cyclic(0.1, 1.0, 10, -1.5), ValueError, DOWN.format("-1.5")),
+    "step_size_down nan": (lambda: clr.triangular2(0.1, 1.0, 10, NAN), ValueError, DOWN.format("nan")),
+    "step_size_down str": (lambda: clr.exp_range(0.1, 1.0, 10, "5"), TypeError, DOWN.format("'5'")),  # type: ignore[arg-type]
+    "step_size_down bool": (lambda: clr.triangular(0.1, 1.0, 10, False), TypeError, DOWN.format("False")),
+    "mode unknown": (lambda: clr.cyclic(0.1, 1.0, 10, mode="triangular3"), ValueError, MODE.format("'triangular3'")),
+    "mode case": (lambda: clr.cyclic(0.1, 1.0, 10, mode="Triangular"), ValueError, MODE.format("'Triangular'")),
+    "mode None": (lambda: clr.cyclic(0.1, 1.0, 10, mode=None), TypeError, MODE.format("None")),  # type: ignore[arg-type]
+    "mode list": (lambda: clr.cyclic(0.1, 1.0, 10, mode=[]), TypeError, MODE.format("[]")),  # type: ignore[arg-type]
+    "mode unknown beside scale_fn": (
+        lambda: clr.cyclic(0.1, 1.0, 10, mode="x", scale_fn=lambda cycle: 1),
+        ValueError,
+        MODE.format("'x'"),
+    ),
+    "scale_mode unknown": (
+        lambda: clr.cyclic(0.1, 1.0, 10, scale_mode="epochs"),
+        ValueError,
+        SCALE_MODE.format("'epochs'"),
+    ),
+    "scale_mode None": (
+        lambda: clr.cyclic(0.1, 1.0, 10, scale_mode=None),  # type: ignore[arg-type]
+        TypeError,
+        SCALE_MODE.format("None"),
+    ),
+    "gamma 0": (lambda: clr.exp_range(0.1, 1.0, 10, gamma=0), ValueError, GAMMA.format("0")),
+    "gamma negative": (lambda: clr.exp_range(0.1, 1.0, 10, gamma=-0.5), ValueError, GAMMA.format("-0.5")),
+    "gamma above 1": (lambda: clr.exp_range(0.1, 1.0, 10, gamma=1.0001), ValueError, GAMMA.format("1.0001")),
+    "gamma nan": (lambda: clr.exp_range(0.1, 1.0, 10, gamma=NAN), ValueError, GAMMA.format("nan")),
+    "gamma inf": (lambda: clr.exp_range(0.1, 1.0, 10, gamma=INF), ValueError, GAMMA.format("inf")),
+    "gamma str": (lambda: clr.exp_range(0.1, 1.0, 10, gamma="1"), TypeError, GAMMA.format("'1'")),  # type: ignore[arg-type]
+    "gamma bool": (lambda: clr.exp_range(0.1, 1.0, 10, gamma=True), TypeError, GAMMA.format("True")),
+    "gamma None": (lambda: clr.exp_range(0.1, 1.0, 10, gamma=None), TypeError, GAMMA.format("None")),  # type: ignore[arg-type]
+    "gamma bad without effect": (lambda: clr.cyclic(0.1, 1.0, 10, gamma=2.0), ValueError, GAMMA.format("2.0")),
+    "scale_fn number": (lambda: clr.cyclic(0.1, 1.0, 10, scale_fn=0.5), TypeError, SCALE_FN.format("0.5")),  # type: ignore[arg-type]
+    "scale_fn str": (
+        lambda: clr.cyclic(0.1, 1.0, 10, scale_fn="halving"),  # type: ignore[arg-type]
+        TypeError,
+        SCALE_FN.format("'halving'"),
+    ),
+    "scale nan": (scaled(NAN), ValueError, SCALE.format("nan from scale_fn(1)")),
+    "scale nan by step": (scaled(NAN, "iterations"), ValueError, SCALE.format("nan from scale_fn(0)")),
+    "scale above 1": (scaled(1.5), ValueError, SCALE.format("1.5 from scale_fn(1)")),
+    "scale below 0": (scaled(-0.5), ValueError, SCALE.format("-0.5 from scale_fn(1)")),
+    "scale inf": (scaled(INF), ValueError, SCALE.format("inf from scale_fn(1)")),
+    "scale past float64": (scaled(10**309), ValueError, SCALE.format(f"1{'0' * 309} from scale_fn(1)")),
+    "scale None": (scaled(None), TypeError, SCALE.format("None from scale_fn(1)")),
+    "scale complex": (scaled(0.5j), TypeError, SCALE.format("0.5j from scale_fn(1)")),
+    "scale list": (scaled([0.5]), TypeError, SCALE.format("[0.5] from scale_fn(1)")),
+    "scale str": (scaled("0.5"), TypeError, SCALE.format("'0.5' from scale_fn(1)")),
+    "scale later bad": (lambda: BY_CYCLE(40), ValueError, SCALE.format("-1 from scale_fn(3)")),
+    "scale later bad by step": (lambda: BY_STEP(3), ValueError, SCALE.format("2 from scale_fn(3)")),
+    "scale later bad in an array": (
+        lambda: BY_CYCLE(np.array([0, 40])),
+        ValueError,
+        SCALE.format("-1 from scale_fn(3)"),
+    ),
+    "step negative": (lambda: SCHEDULE(-1), ValueError, STEP.format("-1")),
+    "step fraction": (lambda: SCHEDULE(2.5), ValueError, STEP.format("2.5")),
+    "step Fraction": (lambda: SCHEDULE(Fraction(5, 2)), ValueError, STEP.format("Fraction(5, 2)")),
+    "step negative fraction": (lambda: SCHEDULE(-0.5), ValueError, STEP.format("-0.5")),
+    "step nan": (lambda: SCHEDULE(NAN), ValueError, STEP.format("nan")),
+    "step inf": (lambda: SCHEDULE(INF), ValueError, STEP.format("inf")),
+    "step bool": (lambda: SCHEDULE(True), TypeError, STEP.format("True")),
+    "step str": (lambda: SCHEDULE("5"), TypeError, STEP.format("'5'")),
+    "step None": (lambda: SCHEDULE(None), TypeError, STEP.format("None")),
+    "step list": (lambda: SCHEDULE([0, 1]), TypeError, STEP.format("[0, 1]")),
+    "step range": (lambda: SCHEDULE(range(3)), TypeError, STEP.format("range(0, 3)")),
+    "step complex": (lambda: SCHEDULE(1j), TypeError, STEP.format("1j")),
+    "step np negative": (lambda: SCHEDULE(np.int64(-1)), ValueError, STEP.format("np.int64(-1)")),
+    "step np fraction": (lambda: SCHEDULE(np.float64(0.5)), ValueError, STEP.format("np.float64(0.5)")),
+    "step np nan": (lambda: SCHEDULE(np.float32(NAN)), ValueError, STEP.format("np.float32(nan)")),
+    "step np bool": (lambda: SCHEDULE(np.bool_(True)), TypeError, STEP.format("np.True_")),
+    "steps negative": (lambda: SCHEDULE(np.array([0, -1])), ValueError, STEP.format("array([ 0, -1])")),
+    "steps fraction": (lambda: SCHEDULE(np.array([0.0, 0.5])), ValueError, STEP.format("array([0. , 0.5])")),
+    "steps nan": (lambda: SCHEDULE(np.array([0.0, NAN])), ValueError, STEP.format("array([ 0., nan])")),
+    "steps inf": (lambda: SCHEDULE(np.array([INF])), ValueError, STEP.format("array([inf])")),
+    "steps bool": (lambda: SCHEDULE(np.array([True])), TypeError, STEP.format("array([ True])")),
+    "steps str": (lambda: SCHEDULE(np.array(["5"])), TypeError, STEP.format("array(['5'], dtype='<U1')")),
+    "steps object": (lambda: SCHEDULE(np.array([5], object)), TypeError, STEP.format("array([5], dtype=object)")),
+    "steps complex": (lambda: SCHEDULE(np.array([1j])), TypeError, STEP.format("array([0.+1.j])")),
+    "cycle of a negative step": (lambda: SCHEDULE.cycle(-1), ValueError, STEP.format("-1")),
+    "cycle of a bool": (lambda: SCHEDULE.cycle(True), TypeError, STEP.format("True")),
+    "is_cycle_end of a fraction": (lambda: SCHEDULE.is_cycle_end(0.5), ValueError, STEP.format("0.5")),
+    "is_cycle_end of a str": (lambda: SCHEDULE.is_cycle_end("5"), TypeError, STEP.format("'5'")),
+    "dtype of a single step": (lambda: SCHEDULE(5, dtype="float32"), TypeError, DTYPE.format("'float32'")),
+    "steps_per_epoch 0": (lambda: clr.step_size(0), ValueError, COUNT.format("steps_per_epoch", "0")),
+    "steps_per_epoch negative": (lambda: clr.step_size(-5), ValueError, COUNT.format("steps_per_epoch", "-5")),
+    "steps_per_epoch float": (
+        lambda: clr.step_size(10.0),  # type: ignore[arg-type]
+        TypeError,
+        COUNT.format("steps_per_epoch", "10.0"),
+    ),
+    "steps_per_epoch str": (
+        lambda: clr.step_size("10"),  # type: ignore[arg-type]
+        TypeError,
+        COUNT.format("steps_per_epoch", "'10'"),
+    ),
+    "steps_per_epoch bool": (lambda: clr.step_size(True), TypeError, COUNT.format("steps_per_epoch", "True")),
+    "epochs 0": (lambda: clr.step_size(10, 0), ValueError, EPOCHS.format("0")),
+    "epochs negative": (lambda: clr.step_size(10, -4), ValueError, EPOCHS.format("-4")),
+    "epochs nan": (lambda: clr.step_size(10, NAN), ValueError, EPOCHS.format("nan")),
+    "epochs inf": (lambda: clr.step_size(10, INF), ValueError, EPOCHS.format("inf")),
+    "epochs str": (lambda: clr.step_size(10, "4"), TypeError, EPOCHS.format("'4'")),  # type: ignore[arg-type]
+    "epochs bool": (lambda: clr.step_size(10, True), TypeError, EPOCHS.format("True")),
+    "epochs None": (lambda: clr.step_size(10, None), TypeError, EPOCHS.format("None")),  # type: ignore[arg-type]
+    "num_samples 0": (
+        lambda: clr.step_size(num_samples=0, batch_size=2),
+        ValueError,
+        COUNT.format("num_samples", "0"),
+    ),
+    "batch_size 0": (
+        lambda: clr.step_size(num_samples=10, batch_size=0),
+        ValueError,
+        COUNT.format("batch_size", "0"),
+    ),
+    "batch_size float": (
+        lambda: clr.step_size(num_samples=10, batch_size=2.0),  # type: ignore[arg-type]
+        TypeError,
+        COUNT.format("batch_size", "2.0"),
+    ),
+    "step_size of nothing": (lambda: clr.step_size(), TypeError, EITHER),
+    "step_size without batch_size": (lambda: clr.step_size(num_samples=10), TypeError, EITHER),
+    "step_size without num_samples": (lambda: clr.step_size(batch_size=10), TypeError, EITHER),
+    "step_size of everything": (lambda: clr.step_size(5, num_samples=10, batch_size=2), TypeError, EITHER),
+    "step_size of two": (lambda: clr.step_size(5, batch_size=2), TypeError, EITHER),
+}
+
+
+@pytest.mark.parametrize("case", TABLE)
+def test_bad_argument(case: str) -> None:
+    call, error, message = TABLE[case]
+    with pytest.raises(error, match=f"^{re.escape(message)}$") as caught:
+        call()
+    assert caught.type is error
+
+
+def test_steps_that_int64_cannot_hold_are_refused_not_wrapped() -> None:
+    for steps in (np.array([2**63], np.uint64), np.array([2.0**63]), np.array([2.0**64])):
+        with pytest.raises(ValueError, match=r"^`step` must be "):
+            SCHEDULE(steps)
+
+
+def test_a_step_size_past_float64_is_refused() -> None:
+    for steps_per_epoch in (10**308, 10**400):
+        with pytest.raises(ValueError, match="epoch"):
+            clr.step_size(steps_per_epoch, 4)
+
+
+def test_a_scale_fn_that_raises_does_so_at_construction() -> None:
+    def by_zero(step: int) -> float:
+        return 1 / step
+
+    assert clr.cyclic(0.0, 1.0, 10, scale_fn=by_zero)(10) == 1.0
+    with pytest.raises(ZeroDivisionError):
+        clr.cyclic(0.0, 1.0, 10, scale_fn=by_zero, scale_mode="iterations")
+
+
+def test_a_scale_fn_of_no_argument_is_refused_at_construction() -> None:
+    with pytest.raises(TypeError):
+        clr.cyclic(0.0, 1.0, 10, scale_fn=lambda: 1.0)  # type: ignore[misc,arg-type]

@@ -1,0 +1,460 @@
+"""A schedule called with the tensors of each framework: the same rates as on the host, eager and traced."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+
+import clr
+from tests.reference import Row, exact_rate, golden
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+jax = pytest.importorskip("jax")
+tf = pytest.importorskip("tensorflow")
+torch = pytest.importorskip("torch")
+jnp = jax.numpy
+
+GOLDEN = golden()
+TOLERANCE = {"float32": 1e-6, "float64": 1e-14}  # relative
+SMALLEST = {name: float(np.finfo(name).tiny) for name in TOLERANCE}  # what is smaller may be flushed to 0
+LARGEST = {name: int(np.iinfo(name).max) for name in ("int32", "uint32", "int64")}
+
+Way = Callable[[Callable[[Any], Any], Any], Any]
+
+
+# How a function of a step is run: (function, a tensor of steps) -> the tensor of its results.
+
+
+def _graph(function: Callable[[Any], Any], steps: Any) -> Any:
+    """A session's graph, which knows neither the steps nor how many there are."""
+    with tf.Graph().as_default():
+        placeholder = tf.compat.v1.placeholder(steps.dtype, [None] * len(steps.shape))
+        result = function(placeholder)
+        with tf.compat.v1.Session() as session:
+            return session.run(result, {placeholder: np.asarray(steps)})
+
+
+def _scan(function: Callable[[Any], Any], steps: Any) -> Any:
+    return jax.lax.scan(lambda carry, step: (carry, function(step)), 0, steps)[1]
+
+
+def _compile(function: Callable[[Any], Any], steps: Any) -> Any:
+    torch.compiler.reset()  # else the limit of recompilations would end the compiling in a long run
+    return torch.compile(lambda step: function(step), backend="aot_eager")(steps)
+
+
+def _eager(function: Callable[[Any], Any], steps: Any) -> Any:
+    return function(steps)
+
+
+TENSORFLOW: dict[str, Way] = {
+    "eager": _eager,
+    "function": lambda function, steps: tf.function(lambda step: function(step))(steps),
+    "xla": lambda function, steps: tf.function(lambda step: function(step), jit_compile=True)(steps),
+    "graph": _graph,
+}
+TORCH: dict[str, Way] = {"eager": _eager, "compile": _compile}
+JAX: dict[str, Way] = {
+    "eager": _eager,
+    "jit": lambda function, steps: jax.jit(function)(steps),
+    "vmap": lambda function, steps: jax.vmap(function)(steps),
+    "scan": _scan,
+}
+each_tensorflow = pytest.mark.parametrize("way", TENSORFLOW.values(), ids=TENSORFLOW)
+each_torch = pytest.mark.parametrize("way", TORCH.values(), ids=TORCH)
+each_jax = pytest.mark.parametrize("way", JAX.values(), ids=JAX)
+# What Dynamo says of the caches is one test's matter, below.
+dynamo_may_warn = pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`:UserWarning")
+
+
+def _tensor(framework: str, steps: Any, integer: str) -> Any:
+    if framework == "tensorflow":
+        return tf.constant(steps, integer)
+    if framework == "torch":
+        return torch.tensor(steps, dtype=getattr(torch, integer))
+    return jnp.asarray(np.asarray(steps, integer))
+
+
+MATRIX = [
+    *(pytest.param("tensorflow", way, id=f"tensorflow-{name}") for name, way in TENSORFLOW.items()),
+    *(pytest.param("torch", way, id=f"torch-{name}", marks=dynamo_may_warn) for name, way in TORCH.items()),
+    *(pytest.param("jax", way, id=f"jax-{name}") for name, way in JAX.items()),
+]
+each_way = pytest.mark.parametrize(("framework", "way"), MATRIX)
+FRAMEWORKS = ("tensorflow", "torch", "jax")
+each_framework = pytest.mark.parametrize("framework", FRAMEWORKS)
+TENSOR = {"tensorflow": tf.Tensor, "torch": torch.Tensor, "jax": jax.Array}
+FLOAT64 = {"tensorflow": tf.float64, "torch": torch.float64}
+
+
+@pytest.fixture
+def double() -> Iterator[None]:
+    """JAX with its 64-bit types."""
+    with jax.enable_x64(True):
+        yield
+
+
+def _schedule(row: Row) -> clr.Schedule:
+    return clr.cyclic(row.base_lr, row.max_lr, row.step_size_up, row.step_size_down, row.mode, row.gamma)
+
+
+def _held(row: Row, integer: str) -> tuple[list[int], list[float]]:
+    """The golden steps that the integer type holds, and their rates."""
+    pairs = [pair for pair in zip(row.steps, row.lrs, strict=True) if pair[0] <= LARGEST[integer]]
+    steps, rates = zip(*pairs, strict=True)
+    return list(steps), list(rates)
+
+
+def _check(rates: Any, expected: Sequence[float | Fraction], floating: str) -> None:
+    rates = np.asarray(rates)
+    assert rates.dtype == floating
+    assert rates.shape == (len(expected),)
+    for index, (rate, wanted) in enumerate(zip(rates.tolist(), expected, strict=True)):
+        error = abs(Fraction(rate) - Fraction(wanted))
+        bound = Fraction(TOLERANCE[floating]) * Fraction(wanted) + Fraction(SMALLEST[floating])
+        assert error <= bound, f"number {index}: {rate!r} for {float(wanted)!r}, relative {float(error / wanted)!r}"
+
+
+each_row = pytest.mark.parametrize("row", GOLDEN, ids=str)
+each_integer = pytest.mark.parametrize("integer", ["int32", "int64"])
+
+
+def test_the_golden_table_is_whole() -> None:
+    assert len(GOLDEN) == 24
+    assert {row.mode for row in GOLDEN} == {"triangular", "triangular2", "exp_range"}
+    assert all(max(row.steps) > 2**31 for row in GOLDEN)
+
+
+# The golden rates
+
+
+@each_tensorflow
+@each_integer
+@each_row
+def test_tensorflow_gives_the_golden_rates(row: Row, integer: str, way: Way) -> None:
+    steps, expected = _held(row, integer)
+    schedule, tensor = _schedule(row), tf.constant(steps, integer)
+    _check(way(schedule, tensor), expected, "float32")
+    _check(way(lambda step: schedule(step, dtype=tf.float64), tensor), expected, "float64")
+
+
+@dynamo_may_warn
+@each_torch
+@each_integer
+@each_row
+def test_torch_gives_the_golden_rates(row: Row, integer: str, way: Way) -> None:
+    steps, expected = _held(row, integer)
+    schedule, tensor = _schedule(row), _tensor("torch", steps, integer)
+    single, double = way(lambda step: (schedule(step), schedule(step, dtype=torch.float64)), tensor)
+    _check(single, expected, "float32")
+    _check(double, expected, "float64")
+
+
+@each_jax
+@pytest.mark.parametrize("integer", ["int32", "uint32"])
+@each_row
+def test_jax_gives_the_golden_rates_in_32_bits(row: Row, integer: str, way: Way) -> None:
+    steps, expected = _held(row, integer)
+    _check(way(_schedule(row), _tensor("jax", steps, integer)), expected, "float32")
+
+
+@each_jax
+@each_integer
+@each_row
+def test_jax_gives_the_golden_rates_in_64_bits(row: Row, integer: str, way: Way, double: None) -> None:
+    steps, expected = _held(row, integer)
+    _check(way(_schedule(row), _tensor("jax", steps, integer)), expected, "float64")
+
+
+# Lengths that are not whole
+
+
+FRACTIONAL = {20.3: Fraction(203, 10), 977.5: Fraction(1955, 2), 7.125: Fraction(57, 8)}
+SMALL_STEPS = [*range(70), 2**24 - 1, 2**24 + 1, 2**31 - 43, 2**31 - 2, 2**31 - 1]
+LARGE_STEPS = [2**31, 2**32 + 7, 2**53 - 1, 2**53 + 1, 2**60 + 13, 2**63 - 42, 2**63 - 1]
+
+
+@each_way
+@pytest.mark.parametrize("length", FRACTIONAL)
+@pytest.mark.parametrize("integer", ["int32", "int64"])
+def test_fractional_lengths_are_exact_at_any_step(framework: str, way: Way, length: float, integer: str) -> None:
+    steps = SMALL_STEPS + (LARGE_STEPS if integer == "int64" else [])
+    expected = [exact_rate(step, 0.001, 0.006, FRACTIONAL[length]) for step in steps]
+    schedule = clr.triangular(0.001, 0.006, length)
+    with jax.enable_x64(True) if integer == "int64" else nullcontext():
+        rates = way(schedule, _tensor(framework, steps, integer))
+        _check(rates, expected, "float64" if framework == "jax" and integer == "int64" else "float32")
+        if framework in FLOAT64:
+            dtype = FLOAT64[framework]
+            rates = way(lambda step: schedule(step, dtype=dtype), _tensor(framework, steps, integer))
+            _check(rates, expected, "float64")
+
+
+# A scaling function of the user's
+
+
+def _inverse(cycle: Any) -> Any:
+    return 1 / cycle
+
+
+def _hyperbola(step: Any) -> Any:
+    return 1 / (1 + step / 64)
+
+
+@each_way
+@pytest.mark.parametrize(("scale_fn", "scale_mode"), [(_inverse, "cycle"), (_hyperbola, "iterations")])
+def test_a_scale_fn_made_of_operators_works_everywhere(
+    framework: str, way: Way, scale_fn: Callable[[Any], Any], scale_mode: str
+) -> None:
+    steps = [0, 1, 20, 39, 40, 60, 2020, 10**6 + 20, 2**31 - 7]
+    schedule = clr.cyclic(0.01, 0.1, step_size=20, scale_fn=scale_fn, scale_mode=scale_mode)
+    expected = []
+    for step in steps:
+        full = exact_rate(step, 0.01, 0.1, 20) - Fraction(0.01)
+        argument = step // 40 + 1 if scale_mode == "cycle" else step
+        expected.append(Fraction(0.01) + full * scale_fn(Fraction(argument)))
+    _check(way(schedule, _tensor(framework, steps, "int32")), expected, "float32")
+
+
+@each_way
+@pytest.mark.parametrize(
+    ("scale_fn", "heights"), [(lambda cycle: cycle / 2, [0.5, 1.0, 1.0]), (lambda cycle: 2 - cycle, [1.0, 0.0, 0.0])]
+)
+def test_what_leaves_a_scale_fn_s_range_is_cut_where_traced_and_an_error_where_known(
+    framework: str, way: Way, scale_fn: Callable[[Any], Any], heights: list[float]
+) -> None:
+    schedule = clr.cyclic(0.25, 0.75, step_size=4, scale_fn=scale_fn)
+    steps = _tensor(framework, [4, 12, 20], "int32")
+    if framework == "tensorflow" and way is _eager:
+        with pytest.raises(ValueError, match="`scale_fn` must be a function that returns a number from 0 to 1"):
+            way(schedule, steps)
+    else:
+        assert np.asarray(way(schedule, steps)).tolist() == [0.25 + 0.5 * height for height in heights]
+
+
+# Cycles
+
+
+@each_way
+@pytest.mark.parametrize(("length", "half"), [(20, Fraction(20)), (20.3, Fraction(203, 10))])
+def test_cycles_and_their_ends(framework: str, way: Way, length: float, half: Fraction) -> None:
+    period = 2 * half
+    steps = [*range(170), 10**6, 10**6 + 1, *(2**31 - n for n in range(50, 1, -1))]
+    tensor = _tensor(framework, steps, "int32")
+    schedule = clr.triangular(0.001, 0.006, length)
+    cycles = np.asarray(way(schedule.cycle, tensor))
+    assert cycles.dtype.kind == "i"
+    assert cycles.tolist() == [step // period + 1 for step in steps]
+    ends = np.asarray(way(schedule.is_cycle_end, tensor))
+    assert ends.dtype == bool
+    assert ends.tolist() == [(step + 1) // period > step // period for step in steps]
+
+
+# Shapes, types and dtypes
+
+
+@each_way
+@pytest.mark.parametrize("shape", [(), (1,), (2, 3), (2, 0), (2, 1, 2)])
+@pytest.mark.parametrize("method", ["__call__", "cycle", "is_cycle_end"])
+def test_the_shape_is_kept(framework: str, way: Way, shape: tuple[int, ...], method: str) -> None:
+    if way in (JAX["vmap"], JAX["scan"]) and shape == ():
+        pytest.skip("vmap and scan need an axis")
+    steps = np.arange(np.prod(shape, dtype=int)).reshape(shape)
+    function = getattr(clr.triangular2(0.001, 0.006, 2), method)
+    result = way(function, _tensor(framework, steps, "int32"))
+    assert isinstance(result, np.ndarray | np.generic if way is _graph else TENSOR[framework])
+    assert tuple(result.shape) == shape
+    assert np.asarray(result).ravel().tolist() == pytest.approx([function(int(step)) for step in steps.ravel()])
+
+
+@each_way
+def test_a_step_not_known_yet_that_is_negative_counts_as_0(framework: str, way: Way) -> None:
+    if framework == "tensorflow" and way is _eager:
+        pytest.skip("known: an error, as the next test shows")
+    schedule = clr.exp_range(0.001, 0.006, 20, gamma=0.9)
+    rates = way(schedule, _tensor(framework, [-1, -41, -(2**31), 0], "int32"))
+    assert np.asarray(rates).tolist() == [np.float32(0.001)] * 4
+
+
+@pytest.mark.parametrize("step", [-1, [-1, 3], 1.5, [0.0, 0.5], float("nan"), float("inf")])
+def test_tensorflow_refuses_a_step_known_to_be_bad(step: Any) -> None:
+    with pytest.raises(ValueError, match=r"^`step` must be a whole number of steps, 0 or more\. Received: "):
+        clr.triangular(0.001, 0.006, 20)(tf.constant(step))
+
+
+@each_framework
+@pytest.mark.parametrize("floating", ["float16", "float32", "float64"])
+def test_floats_that_hold_whole_steps_are_taken(framework: str, floating: str) -> None:
+    with jax.enable_x64(True):
+        rates = clr.triangular(0.25, 0.75, 4)(_tensor(framework, [0.0, 1.0, 4.0, 5.0], floating))
+        assert np.asarray(rates).tolist() == [0.25, 0.375, 0.75, 0.625]
+
+
+@each_way
+@pytest.mark.parametrize("value", [True, 1j])
+@pytest.mark.parametrize("method", ["__call__", "cycle", "is_cycle_end"])
+def test_a_tensor_that_is_no_number_is_refused(framework: str, way: Way, value: Any, method: str) -> None:
+    if way is _compile:
+        pytest.skip("Dynamo wraps the error in its own")
+    steps = _tensor(framework, [value], np.asarray(value).dtype.name.replace("128", "64"))
+    with pytest.raises(TypeError, match=r"`step` must be a whole number of steps, 0 or more\. Received: "):
+        way(getattr(clr.triangular(0.001, 0.006, 20), method), steps)
+
+
+@pytest.mark.parametrize("way", [TENSORFLOW["eager"], TENSORFLOW["function"]], ids=["eager", "function"])
+@pytest.mark.parametrize("step", ["5", ["5", "6"]])
+def test_a_tensor_of_strings_is_refused(step: Any, way: Way) -> None:
+    with pytest.raises(TypeError, match="`step` must be a whole number of steps"):
+        way(clr.triangular(0.001, 0.006, 20), tf.constant(step))
+
+
+@pytest.mark.parametrize("step", [None, "5", b"5", [1, 2], (1,), {"step": 1}, object(), 1j, True, lambda: 1])
+@pytest.mark.parametrize("method", ["__call__", "cycle", "is_cycle_end"])
+def test_what_is_no_step_is_refused(step: Any, method: str) -> None:
+    with pytest.raises(TypeError, match=r"^`step` must be a whole number of steps, 0 or more\. Received: "):
+        getattr(clr.triangular(0.001, 0.006, 20), method)(step)
+
+
+def test_ragged_and_sparse_tensors_are_refused() -> None:
+    for step in (tf.ragged.constant([[1], [2, 3]]), tf.sparse.from_dense([[1]])):
+        with pytest.raises(TypeError, match=r"^`step` must be a whole number of steps"):
+            clr.triangular(0.001, 0.006, 20)(step)
+
+
+def test_a_tensorflow_variable_and_a_keras_variable_are_steps() -> None:
+    keras = pytest.importorskip("keras")
+    schedule = clr.triangular(0.25, 0.75, 4)
+    for step in (tf.Variable(3), tf.Variable(3, dtype=tf.int64), keras.Variable(3, dtype="int64")):
+        assert isinstance(schedule(step), tf.Tensor)
+        assert float(schedule(step)) == 0.625
+        step.assign(5)
+        assert float(schedule(step)) == 0.625
+        step.assign(4)
+        assert float(schedule(step)) == 0.75
+        assert int(schedule.cycle(step)) == 1
+
+
+@each_way
+def test_the_default_dtype_is_the_framework_s(framework: str, way: Way) -> None:
+    schedule = clr.triangular(0.001, 0.006, 20)
+    for integer in ("int32", "int64") if framework != "jax" else ("int32",):
+        assert np.asarray(way(schedule, _tensor(framework, [3], integer))).dtype == "float32"
+
+
+@dynamo_may_warn
+@each_torch
+def test_torch_follows_its_default_dtype(way: Way) -> None:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert way(clr.triangular(0.001, 0.006, 20), torch.tensor(3)).dtype == torch.float64
+    finally:
+        torch.set_default_dtype(before)
+
+
+@each_jax
+def test_jax_gives_float64_where_it_is_enabled(way: Way, double: None) -> None:
+    assert way(clr.triangular(0.001, 0.006, 20), jnp.arange(3, dtype=jnp.int32)).dtype == jnp.float64
+
+
+@each_way
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+def test_a_low_precision_dtype_rounds_only_the_result(framework: str, way: Way, name: str) -> None:
+    steps = [0, 7, 1_000_007, 2**31 - 9]
+    module = {"tensorflow": tf, "torch": torch, "jax": jnp}[framework]
+    schedule = clr.triangular(0.01, 0.1, 20)
+    rates = way(lambda step: schedule(step, dtype=getattr(module, name)), _tensor(framework, steps, "int32"))
+    exact = torch.tensor([float(exact_rate(step, 0.01, 0.1, 20)) for step in steps], dtype=torch.float64)
+    expected = exact.to(getattr(torch, name)).to(torch.float64).tolist()
+    values = rates.to(torch.float64).tolist() if framework == "torch" else np.asarray(rates).astype(float).tolist()
+    assert values == expected
+
+
+# torch.compile and jit as such
+
+
+@dynamo_may_warn
+@pytest.mark.parametrize("mode", ["triangular", "triangular2", "exp_range"])
+@pytest.mark.parametrize("length", [20, 20.3])
+def test_torch_compiles_a_schedule_without_a_break(mode: str, length: float) -> None:
+    torch.compiler.reset()
+    schedule = clr.cyclic(0.001, 0.006, length, mode=mode)
+    compiled = torch.compile(lambda step: schedule(step), backend="aot_eager", fullgraph=True)
+    assert compiled(torch.tensor(7)).item() == pytest.approx(schedule(7), rel=1e-6)
+
+
+def test_torch_compile_says_nothing_of_the_schedule() -> None:
+    """Any warning is an error here."""
+    torch.compiler.reset()
+    compiled = torch.compile(clr.triangular(0.25, 0.75, 4), backend="aot_eager", fullgraph=True)
+    assert compiled(torch.tensor(3)).item() == 0.625
+
+
+@dynamo_may_warn
+def test_torch_compile_compiles_once_for_all_steps() -> None:
+    torch.compiler.reset()
+    compilations = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        compilations.append(graph)
+        return graph.forward
+
+    schedule = clr.triangular2(0.25, 0.75, 4)
+    compiled = torch.compile(lambda step: schedule(step), backend=backend, fullgraph=True)
+    assert [compiled(torch.tensor(step)).item() for step in (0, 1, 4, 12, 2**40 + 4)] == [0.25, 0.375, 0.75, 0.5, 0.25]
+    assert len(compilations) == 1
+
+
+def test_jit_takes_the_schedule_itself_and_traces_it_once() -> None:
+    schedule = clr.triangular(0.25, 0.75, 4)
+    compiled = jax.jit(schedule)
+    assert [float(compiled(step)) for step in range(6)] == [0.25, 0.375, 0.5, 0.625, 0.75, 0.625]
+    assert compiled._cache_size() == 1
+
+
+def test_a_schedule_is_an_optax_schedule() -> None:
+    optax = pytest.importorskip("optax")
+    optimizer = optax.sgd(clr.triangular(0.25, 0.75, step_size=4))
+    weight = jnp.float32(1.0)
+    state = optimizer.init(weight)
+
+    @jax.jit
+    def update(weight: Any, state: Any) -> Any:
+        updates, state = optimizer.update(jnp.float32(0.5), state, weight)
+        return optax.apply_updates(weight, updates), state
+
+    expected = 1.0
+    for rate in (0.25, 0.375, 0.5, 0.625, 0.75, 0.625):
+        weight, state = update(weight, state)
+        expected -= rate * 0.5
+        assert float(weight) == expected
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_keras_iterations_are_steps_on_the_other_backends(backend: str) -> None:
+    """Keras chooses its backend once per process, hence another process."""
+    program = """if True:
+        import keras, clr
+        from fractions import Fraction
+        schedule = clr.triangular(0.25, 0.75, 4)
+        iterations = keras.optimizers.SGD().iterations
+        assert float(schedule(iterations)) == 0.25
+        iterations.assign(11)
+        rate = schedule(iterations)
+        assert float(rate) == 0.625 and int(schedule.cycle(iterations)) == 2, rate
+        print(type(rate).__module__, keras.backend.backend())
+    """
+    environment = os.environ | {"KERAS_BACKEND": backend}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    module, used = done.stdout.split()
+    assert used == backend
+    assert module.startswith(backend)

@@ -1,0 +1,75 @@
+import subprocess
+import sys
+
+import pytest
+
+GUESTS = ["tensorflow", "keras", "torch", "jax", "optax", "numpy", "matplotlib"]
+GUARD = f"import sys; loaded = [name for name in {GUESTS} if name in sys.modules]; assert not loaded, loaded"
+
+
+def run(*lines: str) -> subprocess.CompletedProcess[str]:
+    """Runs the lines in a fresh process that shares no module with this one."""
+    return subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        pytest.param(["import clr"], id="import"),
+        pytest.param(["import clr", "assert clr.triangular(0.0, 1.0, 4)(3) == 0.75"], id="triangular"),
+        pytest.param(["import clr", "assert clr.triangular2(0.0, 1.0, 20.3).cycle(41) == 2"], id="triangular2"),
+        pytest.param(["import clr", "assert clr.exp_range(0.0, 1.0, 4, gamma=0.5)(4) == 0.0625"], id="exp_range"),
+        pytest.param(["import clr", "assert clr.cyclic(0.0, 1.0, 4, scale_fn=lambda x: 0.5)(4) == 0.5"], id="cyclic"),
+        pytest.param(
+            [
+                "import clr, copy, pickle",
+                "schedule = clr.triangular(0.0, 1.0, clr.step_size(2, epochs=2))",
+                "assert pickle.loads(pickle.dumps(schedule)) == copy.deepcopy(schedule) == eval(repr(schedule))",
+                "assert schedule.describe() and schedule.is_cycle_end(7) and hash(schedule)",
+            ],
+            id="a value",
+        ),
+        pytest.param(
+            ["import clr", "try: clr.triangular(0.0, 1.0, 4)('5')", "except TypeError: pass", "else: assert False"],
+            id="an error",
+        ),
+    ],
+)
+def test_no_guest_is_loaded(lines: list[str]) -> None:
+    done = run(*lines, GUARD)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("guest", ["numpy", "matplotlib"])
+def test_the_guard_sees_a_guest(guest: str) -> None:
+    done = run("import clr", f"import {guest}", GUARD)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("AssertionError: [")
+    assert f"'{guest}'" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("missing", GUESTS)
+def test_works_without_a_guest(missing: str) -> None:
+    done = run(f"import sys; sys.modules[{missing!r}] = None", "import clr", "print(clr.triangular(0.0, 1.0, 4)(3))")
+    assert (done.returncode, done.stdout) == (0, "0.75\n"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("missing", "call", "extra"),
+    [
+        ("tensorflow", "clr.cyclic_learning_rate(0)", "cyclic-learning-rate[tensorflow]"),
+        ("matplotlib", "clr.triangular(0.0, 1.0, 4).plot()", "cyclic-learning-rate[plot]"),
+        ("numpy", "clr.triangular(0.0, 1.0, 4).plot()", "cyclic-learning-rate[plot]"),
+    ],
+)
+def test_a_missing_guest_is_named_with_its_extra(missing: str, call: str, extra: str) -> None:
+    done = run(f"import sys; sys.modules[{missing!r}] = None", "import clr", call)
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("ImportError: ")
+    assert f"pip install '{extra}'" in last
+
+
+def test_tensorflow_is_not_asked_for_before_it_is_needed() -> None:
+    done = run("import sys; sys.modules['tensorflow'] = None", "from clr import cyclic_learning_rate")
+    assert done.returncode == 0, done.stderr
