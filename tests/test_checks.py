@@ -18,8 +18,9 @@ BY_STEP = clr.cyclic(0.0, 1.0, 10, scale_fn=lambda step: step - 1 if step > 1 el
 
 BASE = "`base_lr` must be a finite number, 0 or more. Received: {}."
 MAX = "`max_lr` must be a finite number, `base_lr` or more. Received: {}."
-SIZE = "`step_size` must be a positive number of steps, from 0.001 to 2**53. Received: {}."
-DOWN = "`step_size_down` must be a positive number of steps, from 0.001 to 2**53. Received: {}."
+SIZE = "`step_size` must be a positive number of steps. Received: {}."
+LENGTH = "`step_size` must be a number of steps from 0.001 to 2**53. Received: {}."
+DOWN = "`step_size_down` must be a positive number of steps. Received: {}."
 MODE = "`mode` must be one of 'triangular', 'triangular2', 'exp_range'. Received: {}."
 SCALE_MODE = "`scale_mode` must be one of 'cycle', 'iterations'. Received: {}."
 GAMMA = "`gamma` must be a number above 0 and at most 1. Received: {}."
@@ -64,7 +65,8 @@ TABLE: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "max_lr None": (lambda: clr.triangular(0.1, None, 10), TypeError, MAX.format("None")),  # type: ignore[arg-type]
     "step_size 0": (lambda: clr.triangular(0.1, 1.0, 0), ValueError, SIZE.format("0")),
     "step_size 0.0": (lambda: clr.exp_range(0.1, 1.0, 0.0), ValueError, SIZE.format("0.0")),
-    "step_size tiny": (lambda: clr.triangular(0.1, 1.0, 0.0009), ValueError, SIZE.format("0.0009")),
+    "step_size tiny": (lambda: clr.triangular(0.1, 1.0, 0.0009), ValueError, LENGTH.format("0.0009")),
+    "step_size huge": (lambda: clr.triangular(0.1, 1.0, 2**53 + 2), ValueError, LENGTH.format("9007199254740994")),
     "step_size negative": (lambda: clr.triangular2(0.1, 1.0, -20), ValueError, SIZE.format("-20")),
     "step_size nan": (lambda: clr.triangular(0.1, 1.0, NAN), ValueError, SIZE.format("nan")),
     "step_size inf": (lambda: clr.triangular(0.1, 1.0, INF), ValueError, SIZE.format("inf")),

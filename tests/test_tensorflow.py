@@ -426,7 +426,8 @@ def _mode(graph: bool) -> Any:
 WHOLE = "`global_step` must be a whole number of steps, 0 or more. Received: {}."
 RATE = "`learning_rate` must be a finite number, 0 or more. Received: {}."
 TOP = "`max_lr` must be a finite number, `learning_rate` or more. Received: {}."
-SIZE = "`step_size` must be a positive number of steps, at least 0.001. Received: {}."
+LENGTH = "`step_size` must be a number of steps from 0.001 to 2**53. Received: {}."
+SIZE = "`step_size` must be a positive number of steps. Received: {}."
 FACTOR = "`gamma` must be a number above 0 and at most 1. Received: {}."
 CHOICE = "`mode` must be one of 'triangular', 'triangular2', 'exp_range'. Received: {}."
 each_mode_of_execution = pytest.mark.parametrize("graph", [False, True], ids=["eager", "graph"])
@@ -441,7 +442,8 @@ REFUSED: list[tuple[str, Any, type[Exception], str]] = [
     ("max_lr", 0.001, ValueError, TOP[:-1] + " with `learning_rate` 0.01."),
     ("max_lr", -1, ValueError, TOP[:-1] + " with `learning_rate` 0.01."),
     *(("step_size", value, TypeError, SIZE) for value in (True, "20", None)),
-    *(("step_size", value, ValueError, SIZE) for value in (0, -20, 0.0001, NAN, INFINITY)),
+    *(("step_size", value, ValueError, SIZE) for value in (0, -20, NAN, INFINITY)),
+    *(("step_size", value, ValueError, LENGTH) for value in (0.0001, 1e300)),
     *(("gamma", value, TypeError, FACTOR) for value in (True, "1", None)),
     *(("gamma", value, ValueError, FACTOR) for value in (2, 0, -0.5, NAN)),
     ("mode", "x", ValueError, CHOICE),

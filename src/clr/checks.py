@@ -11,7 +11,8 @@ from typing import Any, Never
 RULES = {
     "rate": "a finite number, 0 or more",
     "max_rate": "a finite number, `{low}` or more",
-    "steps": "a positive number of steps, from 0.001 to 2**53",
+    "steps": "a positive number of steps",
+    "length": "a number of steps from 0.001 to 2**53",
     "gamma": "a number above 0 and at most 1",
     "choice": "one of {allowed}",
     "scale_fn": "None or a function of one number",
@@ -61,8 +62,10 @@ def max_rate(name: str, value: Any, low_name: str, low: float) -> float:
 def steps(name: str, value: Any) -> float:
     """A positive length in steps, an int if it is whole."""
     result = number(name, value, "steps")
-    if not 0.001 <= result <= 2**53:
+    if result <= 0:
         fail(ValueError, name, "steps", value)
+    if not 0.001 <= result <= 2**53:
+        fail(ValueError, name, "length", value)
     return int(value) if value == int(value) else result
 
 
