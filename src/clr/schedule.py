@@ -12,7 +12,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, overload
 
 from clr import checks, namespaces, rounding
-from clr.namespaces import Namespace, Python
+from clr.namespaces import Namespace, Python, unconverted
 from clr.scaling import MODES, SCALE_MODES, Scaling
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ class Schedule:
     scale_mode: str = "cycle"
     _wave: Wave = field(init=False, compare=False)
     _scaling: Scaling = field(init=False, compare=False)
-    autograph_info__: ClassVar[None] = None  # by this mark TensorFlow's AutoGraph leaves the code as it is
+    autograph_info__: ClassVar[None] = None  # what `namespaces.unconverted` sets, for calls of a schedule
 
     def __post_init__(self) -> None:
         base_lr = checks.base_rate("base_lr", self.base_lr)
@@ -208,6 +208,7 @@ class Schedule:
         xp, steps = namespaces.enter(step)
         return self.rates(xp, steps, dtype)
 
+    @unconverted
     def cycle(self, step: Any) -> Any:
         """The number of the cycle that ``step`` lies in, counted from 1 as in the paper.
 
@@ -220,6 +221,7 @@ class Schedule:
         xp, steps = namespaces.enter(step)
         return xp.plain(locate(xp, self._wave.within(xp), steps)[0] + 1)
 
+    @unconverted
     def is_cycle_end(self, step: Any) -> Any:
         """Whether ``step`` is the last of its cycle: after it the rate is at its lowest, the time for a snapshot.
 

@@ -9,10 +9,12 @@ from numbers import Real
 from typing import Any
 
 from clr import checks, namespaces
+from clr.namespaces import unconverted
 from clr.scaling import MODES
 from clr.schedule import Schedule, Wave, evaluate, wave
 
 
+@unconverted
 def cyclic_learning_rate(
     global_step: Any,
     learning_rate: Any = 0.01,
@@ -77,6 +79,7 @@ def cyclic_learning_rate(
     may_change = any(isinstance(value, tf.Variable) for value in arguments) or any(map(tf.is_tensor, numbers))
     fixed = None if may_change else _schedule(*numbers, mode)
 
+    @unconverted
     def rate() -> Any:
         xp, step = namespaces.enter(global_step, "global_step")
         if xp.exact:
@@ -88,16 +91,7 @@ def cyclic_learning_rate(
                 result = xp.rates(_traced(tf, xp, step, _numbers(tf, arguments), mode), dtype)
             return tf.identity(result, name=scope)
 
-    _leave_to_python(rate)
     return rate if tf.executing_eagerly() else rate()
-
-
-def _leave_to_python(function: Any) -> None:
-    """Marks what AutoGraph need not convert: there is nothing in it for a graph to branch on."""
-    function.autograph_info__ = None
-
-
-_leave_to_python(cyclic_learning_rate)
 
 
 @lru_cache(maxsize=128, typed=True)

@@ -25,13 +25,14 @@ value is not known yet (a traced one) cannot be refused: if negative, it counts 
 import math
 from collections.abc import Callable
 from numbers import Real
-from typing import Any
+from typing import Any, TypeVar
 
 from clr import checks
 
 Namespace = Any  # a class as above: a Protocol of ten members, all Any, would say less
 Enter = Callable[[Any, str], tuple[Namespace, Any]]
 ScaleFn = Callable[[Any], Any]
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def power(base: float, exponent: int) -> float:
@@ -141,6 +142,12 @@ def enter(step: Any, name: str = "step") -> tuple[Namespace, Any]:
     if kind not in _enter:
         _enter[kind] = _find(kind)
     return _enter[kind](step, name)
+
+
+def unconverted(function: F) -> F:
+    """Marks what TensorFlow's AutoGraph need not convert: nothing in it branches on a traced value."""
+    function.autograph_info__ = None  # type: ignore[attr-defined]
+    return function
 
 
 def unwrapped(value: Any) -> Any:
