@@ -27,7 +27,11 @@ def table() -> Table:
     for heading in ("clr", "against", "clr, us", "against, us", "clr : against"):
         result.add_column(heading, justify="right" if "us" in heading or ":" in heading else "left")
     for name, ours, other_name, other, calls in pairs():
-        times = [(_time(ours, calls), _time(other, calls)) for _ in range(ROUNDS)]
+        times = []
+        for turn in range(ROUNDS):  # now one goes first, now the other
+            first, second = (ours, other) if turn % 2 else (other, ours)
+            pair = _time(first, calls), _time(second, calls)
+            times.append(pair if turn % 2 else pair[::-1])
         ratio = statistics.median(one / two for one, two in times)
         shown = f"{ratio:.3f}" if 0.1 < ratio < 10 else f"1 : {1 / ratio:.1f}"
         medians = (f"{1e6 * statistics.median(column):.2f}" for column in zip(*times, strict=True))
