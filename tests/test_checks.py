@@ -151,6 +151,7 @@ TABLE: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "step np nan": (lambda: SCHEDULE(np.float32(NAN)), ValueError, STEP.format("np.float32(nan)")),
     "step np bool": (lambda: SCHEDULE(np.bool_(True)), TypeError, STEP.format("np.True_")),
     "steps negative": (lambda: SCHEDULE(np.array([0, -1])), ValueError, STEP.format("array([ 0, -1])")),
+    "steps negative beside larger": (lambda: SCHEDULE(np.array([-1, 5])), ValueError, STEP.format("array([-1,  5])")),
     "steps fraction": (lambda: SCHEDULE(np.array([0.0, 0.5])), ValueError, STEP.format("array([0. , 0.5])")),
     "steps nan": (lambda: SCHEDULE(np.array([0.0, NAN])), ValueError, STEP.format("array([ 0., nan])")),
     "steps inf": (lambda: SCHEDULE(np.array([INF])), ValueError, STEP.format("array([inf])")),

@@ -83,6 +83,16 @@ def test_golden_rates_of_an_array(row: Row) -> None:
         assert ulps(rate, expected) <= 1, step
 
 
+@pytest.mark.parametrize("scale", [None, 0.3, 0.7, 1 / 3, 0.99])
+@pytest.mark.parametrize("bounds", [(0.0, 0.3), (0.001, 0.006), (0.1, 0.3)], ids=str)
+def test_a_rate_is_rounded_only_once(bounds: tuple[float, float], scale: float | None) -> None:
+    schedule = clr.cyclic(*bounds, 20.3, scale_fn=scale and (lambda _: scale))
+    base = Fraction(bounds[0])
+    for step in range(1000):
+        height = reference.exact_rate(step, *bounds, Fraction("20.3")) - base
+        assert schedule(step) == float(base + height * Fraction(scale or 1)), step
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("size", "size_down", "up", "down"), LENGTHS)
 @pytest.mark.parametrize("bounds", [(0.0, 1.0), (0.001, 0.006), (0.1, 0.3)], ids=str)
@@ -129,6 +139,16 @@ def test_step_beyond_any_float_is_taken(mode: str) -> None:
     step = 40 * 10**400 + 10
     expected = 1.0 if mode == "triangular" else 0.25
     assert clr.cyclic(0.25, 1.0, 10, mode=mode)(step) == expected
+
+
+def test_gamma_1_never_fades() -> None:
+    assert clr.exp_range(0.25, 1.0, 10, gamma=1.0)(40 * 10**400 + 10) == 1.0
+
+
+def test_negative_zero_becomes_zero() -> None:
+    schedule = clr.triangular(-0.0, -0.0, 10)
+    assert repr(schedule) == "clr.triangular(base_lr=0.0, max_lr=0.0, step_size=10)"
+    assert {str(schedule(step)) for step in range(20)} == {"0.0"}
 
 
 @pytest.mark.parametrize("size", [2**52, 2**53])

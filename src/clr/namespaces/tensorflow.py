@@ -73,7 +73,7 @@ class EagerScalar(Python):
 
     @staticmethod
     def plain(values: Any) -> Any:
-        return tf.constant(values)
+        return tf.constant(values, tf.bool if isinstance(values, bool) else tf.int64)
 
 
 class EagerArray(NumPy):
