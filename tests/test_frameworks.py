@@ -258,11 +258,6 @@ def test_cycles_and_their_ends(framework: str, way: Way, length: float, half: Fr
     assert ends.tolist() == [(step + 1) // period > step // period for step in steps]
 
 
-# Shapes, types and dtypes
-
-
-@each_way
-@pytest.mark.parametrize("shape", [(), (1,), (2, 3), (2, 0), (2, 1, 2)])
 def test_a_single_eager_step_has_the_cycle_and_its_end_in_tensorflows_types() -> None:
     schedule = clr.triangular(0.001, 0.006, 1)
     step = tf.constant(2**40 + 1, tf.int64)
@@ -271,6 +266,11 @@ def test_a_single_eager_step_has_the_cycle_and_its_end_in_tensorflows_types() ->
     assert (cycle.dtype, end.dtype) == (tf.int64, tf.bool)
 
 
+# Shapes, types and dtypes
+
+
+@each_way
+@pytest.mark.parametrize("shape", [(), (1,), (2, 3), (2, 0), (2, 1, 2)])
 @pytest.mark.parametrize("method", ["__call__", "cycle", "is_cycle_end"])
 def test_the_shape_is_kept(framework: str, way: Way, shape: tuple[int, ...], method: str) -> None:
     if way in (JAX["vmap"], JAX["scan"]) and shape == ():

@@ -86,7 +86,7 @@ def test_golden_rates_of_an_array(row: Row) -> None:
 @pytest.mark.parametrize("scale", [None, 0.3, 0.7, 1 / 3, 0.99])
 @pytest.mark.parametrize("bounds", [(0.0, 0.3), (0.001, 0.006), (0.1, 0.3)], ids=str)
 def test_a_rate_is_rounded_only_once(bounds: tuple[float, float], scale: float | None) -> None:
-    schedule = clr.cyclic(*bounds, 20.3, scale_fn=scale and (lambda _: scale))
+    schedule = clr.cyclic(*bounds, 20.3, scale_fn=None if scale is None else lambda _: scale)
     base = Fraction(bounds[0])
     for step in range(1000):
         height = reference.exact_rate(step, *bounds, Fraction("20.3")) - base
