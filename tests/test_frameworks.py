@@ -269,6 +269,22 @@ def test_a_single_eager_step_has_the_cycle_and_its_end_in_tensorflows_types() ->
 # Shapes, types and dtypes
 
 
+@pytest.mark.parametrize(
+    ("step", "dtype"),
+    [
+        (np.arange(3), "int32"),
+        (tf.constant(3), tf.int32),
+        (tf.constant([3]), tf.int32),
+        (torch.tensor(3), torch.int32),
+        (jnp.array(3), jnp.int32),
+    ],
+    ids=["numpy", "tensorflow", "tensorflow-array", "torch", "jax"],
+)
+def test_rates_in_integers_are_refused(step: Any, dtype: Any) -> None:
+    with pytest.raises(TypeError, match="`dtype` must be a floating dtype"):
+        clr.triangular(0.001, 0.006, 20)(step, dtype=dtype)
+
+
 @each_way
 @pytest.mark.parametrize("shape", [(), (1,), (2, 3), (2, 0), (2, 1, 2)])
 @pytest.mark.parametrize("method", ["__call__", "cycle", "is_cycle_end"])

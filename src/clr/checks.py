@@ -18,6 +18,8 @@ RULES = {
     "scale_fn": "None or a function of one number",
     "scale": "a function that returns a number from 0 to 1",
     "step": "a whole number of steps, 0 or more",
+    "far_step": "a number of steps below 2**63",
+    "dtype": "a floating dtype",
     "count": "a whole number, 1 or more",
     "positive": "a finite number above 0",
 }
@@ -111,11 +113,20 @@ def step(name: str, value: Any) -> int:
         return value
     if isinstance(value, bool) or not isinstance(value, Real):
         fail(TypeError, name, "step", value)
-    if not isinstance(value, Integral) and not float(value).is_integer():  # nor are NaN and infinity whole
+    number: Any = value
+    try:
+        whole = int(number)
+    except (ValueError, OverflowError):  # NaN and infinity
+        whole = -1
+    if whole < 0 or whole != number:
         fail(ValueError, name, "step", value)
-    if value < 0:
-        fail(ValueError, name, "step", value)
-    return value.__index__() if isinstance(value, Integral) else int(float(value))
+    return whole
+
+
+def floating(is_floating: bool, dtype: Any) -> None:
+    """The dtype of rates, which integers could not hold."""
+    if not is_floating:
+        fail(TypeError, "dtype", "dtype", dtype)
 
 
 def count(name: str, value: Any) -> int:

@@ -15,7 +15,7 @@ def triangular(base_lr: float, max_lr: float, step_size: float, step_size_down: 
         base_lr: The lower bound, the rate at the start of each cycle; per update.
         max_lr: The upper bound, the rate at the peak of each cycle; per update.
         step_size: Steps (optimizer updates) from ``base_lr`` to ``max_lr``: half a cycle, or the rising part of it.
-            Need not be whole. See `clr.step_size`.
+            Need not be whole: it is taken as the nearest fraction with a denominator up to 1000. See `clr.step_size`.
         step_size_down: Steps back to ``base_lr``; by default as many.
 
     Raises:

@@ -67,6 +67,12 @@ def wave(base_lr: float, max_lr: float, step_size: float, step_size_down: float)
     return Wave(base_lr, max_lr, ticks, int(up * ticks), int((up + down) * ticks), rising, falling)
 
 
+def _steps(ticks: int, wave: Wave) -> float:
+    """A length in steps, an int if it is whole."""
+    steps = Fraction(ticks, wave.ticks)
+    return int(steps) if steps.denominator == 1 else float(steps)
+
+
 def locate(xp: Namespace, wave: Wave, step: Any) -> tuple[Any, Any]:
     """The cycle that ``step`` lies in, counted from 0, and the ticks from its start."""
     cycle, offset = xp.divmod(step, wave.period)
@@ -156,6 +162,7 @@ class Schedule:
         gamma = checks.gamma("gamma", self.gamma)
         scale_mode = checks.choice("scale_mode", self.scale_mode, SCALE_MODES)
         checks.scale_fn("scale_fn", self.scale_fn)
+        shape = wave(base_lr, max_lr, up, down)
         # What has no effect takes one fixed value, so that schedules with the same rates compare equal.
         if self.scale_fn is None:
             scaling, scale_mode = MODES[mode].scaling, MODES[mode].scale_mode
@@ -164,12 +171,12 @@ class Schedule:
         values = {
             "base_lr": base_lr,
             "max_lr": max_lr,
-            "step_size": up,
-            "step_size_down": down,
+            "step_size": _steps(shape.up, shape),
+            "step_size_down": _steps(shape.period - shape.up, shape),
             "mode": mode,
             "gamma": gamma if mode == "exp_range" else 1.0,
             "scale_mode": scale_mode,
-            "_wave": wave(base_lr, max_lr, up, down),
+            "_wave": shape,
             "_scaling": scaling,
         }
         for name, value in values.items():
@@ -239,8 +246,7 @@ class Schedule:
     @property
     def period(self) -> float:
         """The length of a cycle in steps."""
-        period = Fraction(self._wave.period, self._wave.ticks)
-        return int(period) if period.denominator == 1 else float(period)
+        return _steps(self._wave.period, self._wave)
 
     def describe(self) -> str:
         """The schedule in words: its lengths in steps, its bounds, and what happens over the cycles.

@@ -40,6 +40,7 @@ class Jax64:
 
     @classmethod
     def rates(cls, values: Any, dtype: Any) -> Any:
+        checks.floating(dtype is None or jnp.issubdtype(dtype, jnp.floating), dtype)
         return values.astype(dtype or cls.floating)
 
     @staticmethod

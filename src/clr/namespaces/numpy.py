@@ -31,8 +31,10 @@ class NumPy:
             checks.fail(TypeError, name, "step", value)
         if kind == "f" and not (np.isfinite(value).all() and (value == np.floor(value)).all()):
             checks.fail(ValueError, name, "step", value)
-        if value.size and not 0 <= int(value.min()) <= int(value.max()) <= NumPy.largest:
+        if value.size and value.min() < 0:
             checks.fail(ValueError, name, "step", value)
+        if value.size and int(value.max()) > NumPy.largest:
+            checks.fail(ValueError, name, "far_step", value)
         return value.astype(np.int64)
 
     @staticmethod
@@ -51,6 +53,7 @@ class NumPy:
 
     @staticmethod
     def rates(values: Any, dtype: Any) -> Any:
+        checks.floating(dtype is None or not np.issubdtype(dtype, np.integer), dtype)
         return np.asarray(values, dtype)
 
     @staticmethod

@@ -18,6 +18,13 @@ def _tensor(value: Any, name: str) -> Any:
     return result
 
 
+def _dtype(dtype: Any) -> Any:
+    if dtype is None:
+        return tf.float32
+    checks.floating(tf.as_dtype(dtype).is_floating, dtype)
+    return dtype
+
+
 class Graph:
     """Traced: a graph, a function, or what XLA compiles of one."""
 
@@ -52,7 +59,7 @@ class Graph:
 
     @staticmethod
     def rates(values: Any, dtype: Any) -> Any:
-        return tf.cast(values, dtype or tf.float32)
+        return tf.cast(values, _dtype(dtype))
 
     @staticmethod
     def plain(values: Any) -> Any:
@@ -69,7 +76,7 @@ class EagerScalar(Python):
 
     @staticmethod
     def rates(values: float, dtype: Any) -> Any:
-        return _constant(values, dtype or tf.float32)
+        return _constant(values, _dtype(dtype))
 
     @staticmethod
     def plain(values: Any) -> Any:
@@ -88,7 +95,7 @@ class EagerArray(NumPy):
 
     @staticmethod
     def rates(values: Any, dtype: Any) -> Any:
-        return tf.cast(values, dtype or tf.float32)
+        return tf.cast(values, _dtype(dtype))
 
     @staticmethod
     def plain(values: Any) -> Any:

@@ -53,6 +53,7 @@ class Torch:
 
     @staticmethod
     def rates(values: Any, dtype: Any) -> Any:
+        checks.floating(dtype is None or dtype.is_floating_point, dtype)
         return values.to(dtype or torch.get_default_dtype())
 
     @staticmethod
