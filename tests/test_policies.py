@@ -176,6 +176,12 @@ def test_step_size_within_the_paper_s_advice_is_silent(epochs: float) -> None:
     assert not caught
 
 
+def test_step_size_takes_epochs_as_they_are_written() -> None:
+    assert clr.step_size(100, 4.1) == 410
+    assert clr.step_size(100, 2.3) == 230
+    assert isinstance(clr.step_size(100, 4.1), int)
+
+
 def test_step_size_counts_batches_of_any_data_exactly() -> None:
     assert clr.step_size(num_samples=2**53 + 1, batch_size=4, epochs=2) == 2**52 + 2
 

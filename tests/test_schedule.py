@@ -416,3 +416,14 @@ def test_evaluation_leaves_no_trace() -> None:
 )
 def test_describe(schedule: clr.Schedule, words: str) -> None:
     assert schedule.describe() == words
+
+
+def test_replaced_arguments_are_taken_as_in_a_new_schedule() -> None:
+    triangular = clr.triangular(0.25, 1.0, 10)
+    assert dataclasses.replace(triangular, step_size=20) == clr.triangular(0.25, 1.0, 20)
+    assert dataclasses.replace(triangular, mode="exp_range") == clr.exp_range(0.25, 1.0, 10)
+
+
+def test_masked_arrays_are_refused() -> None:
+    with pytest.raises(TypeError, match="whole number of steps"):
+        clr.triangular(0.25, 1.0, 10)(np.ma.masked_array([1, 2], mask=[False, True]))

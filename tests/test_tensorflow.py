@@ -568,3 +568,58 @@ CyclicLearningRateTest().test_exp_range()
 def test_the_functional_tests_can_be_run_by_hand(arguments: list[str]) -> None:
     done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+# Numbers that only the graph knows, and the same number in two precisions
+
+
+@pytest.mark.parametrize(
+    ("numbers", "expected"),
+    [
+        ({"learning_rate": 0.5, "max_lr": 0.1}, 0.5),
+        ({"step_size": 0.0}, 0.01),
+        ({"step_size": -3.0}, 0.01),
+        ({"gamma": 7.0}, 0.1),
+        ({"gamma": -1.0}, 0.01),
+    ],
+    ids=str,
+)
+def test_what_makes_no_sense_in_a_graph_gives_a_rate_all_the_same(numbers: dict[str, float], expected: float) -> None:
+    @tf.function
+    def function(numbers: Any) -> Any:
+        return clr.cyclic_learning_rate(20, mode="exp_range", **numbers)
+
+    given = {"learning_rate": 0.01, "max_lr": 0.1, "step_size": 20.0, "gamma": 1.0} | numbers
+    rate = function({name: tf.constant(value, tf.float64) for name, value in given.items()})
+    assert float(rate) == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_vector_in_a_graph_is_refused() -> None:
+    @tf.function
+    def function(learning_rate: Any) -> Any:
+        return clr.cyclic_learning_rate(0, learning_rate)
+
+    with pytest.raises(TypeError, match="must be scalars"):
+        function(tf.constant([0.01, 0.02]))
+
+
+@pytest.mark.parametrize("value", [-5, 1.5])
+def test_a_step_that_a_graph_knows_to_be_bad_is_refused(value: float) -> None:
+    with tf.Graph().as_default(), pytest.raises(ValueError, match="`global_step` must be a whole number"):
+        clr.cyclic_learning_rate(tf.constant(value))
+
+
+def test_a_step_beyond_the_integers_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"`global_step` must be a number of steps below 2\*\*63"):
+        clr.cyclic_learning_rate(2**70)
+
+
+def test_one_bound_in_two_precisions_is_one_bound() -> None:
+    rate = clr.cyclic_learning_rate(20, learning_rate=tf.constant(0.1), max_lr=0.1)
+    assert float(rate()) == float(np.float32(0.1))
+
+
+def test_another_frameworks_tensor_is_refused_by_name() -> None:
+    torch = pytest.importorskip("torch")
+    with pytest.raises(TypeError, match="`learning_rate` must be a finite number"):
+        clr.cyclic_learning_rate(0, learning_rate=torch.tensor(0.01))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -136,7 +137,8 @@ def demo(
         notes.print(f"Interrupted: {len(runs)} of {len(policies) * seeds} runs are complete.")
     if runs:
         rows = report.summary(runs)
-        paths = report.save(runs, rows, out)
+        with _refusals():
+            paths = report.save(runs, rows, out)
         if as_json:
             print(json.dumps(rows, indent=2))
         else:
@@ -189,7 +191,7 @@ def values(
     """Print the rate of each step, exactly, as CSV or JSON."""
     with _refusals():
         schedule = _schedule(policy, base_lr, max_lr, step_size, step_size_down, gamma)
-        count = -int(-schedule.period // 1) if steps is None else steps
+        count = math.ceil(schedule.period) if steps is None else steps
         rows = ((step, schedule(step)) for step in range(start, start + count, every))
         with open(out, "w", newline="") if out else _standard_output() as file:
             if form == "csv":
@@ -215,7 +217,7 @@ def _refusals() -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise RefusedError(f"cannot write {error.filename}: {error.strerror}") from error
+        raise RefusedError(f"cannot write {error.filename or 'the output'}: {error.strerror}") from error
     except (ValueError, ImportError) as error:
         raise RefusedError(str(error)) from error
 

@@ -2,10 +2,11 @@
 
 import warnings
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 from clr import checks
-from clr.schedule import Schedule
+from clr.schedule import GAMMA, Schedule
 
 
 def triangular(base_lr: float, max_lr: float, step_size: float, step_size_down: float | None = None) -> Schedule:
@@ -41,11 +42,11 @@ def triangular2(base_lr: float, max_lr: float, step_size: float, step_size_down:
 
 
 def exp_range(
-    base_lr: float, max_lr: float, step_size: float, step_size_down: float | None = None, gamma: float = 0.99994
+    base_lr: float, max_lr: float, step_size: float, step_size_down: float | None = None, gamma: float = GAMMA
 ) -> Schedule:
     """As `triangular`, and the height above ``base_lr`` is multiplied by ``gamma ** step``.
 
-    ``gamma`` is above 0 and at most 1. The default is the paper's; at 1 the policy is `triangular`.
+    ``gamma`` is above 0 and at most 1. The default is the paper's; at 1 the rates are those of `triangular`.
 
     >>> import clr
     >>> schedule = clr.exp_range(base_lr=0.0, max_lr=1.0, step_size=4, gamma=0.5)
@@ -61,7 +62,7 @@ def cyclic(
     step_size: float,
     step_size_down: float | None = None,
     mode: str = "triangular",
-    gamma: float = 0.99994,
+    gamma: float = GAMMA,
     scale_fn: Callable[[Any], Any] | None = None,
     scale_mode: str = "cycle",
 ) -> Schedule:
@@ -75,8 +76,9 @@ def cyclic(
         mode: ``"triangular"``, ``"triangular2"`` or ``"exp_range"``; without effect if there is a ``scale_fn``.
         gamma: The factor per step of ``"exp_range"``.
         scale_fn: A function of one number that gives the height of the cycle, from 0 to 1. To follow a traced step
-            it must be made of operators or of the framework's own functions; there it is given a float tensor, its
-            result is cut to [0, 1], and elsewhere it is given ints one at a time and a bad result is an error.
+            it must be made of operators or of the framework's own functions; there it is given a float tensor and its
+            result is cut to [0, 1] (a NaN stays). Elsewhere it is given ints one at a time, and a bad result is an
+            error.
         scale_mode: What ``scale_fn`` is a function of: ``"cycle"``, the number of the cycle counted from 1, or
             ``"iterations"``, the step counted from 0.
 
@@ -108,6 +110,9 @@ def step_size(
     Returns:
         The product, an int if it is whole.
 
+    Raises:
+        TypeError, ValueError: An argument is missing, or is not a positive number.
+
     >>> import clr
     >>> clr.step_size(steps_per_epoch=500)
     2000
@@ -124,4 +129,6 @@ def step_size(
         warnings.warn(
             f"half a cycle of {epochs!r} epochs is outside of the 2 to 10 that Smith (2017) advises", stacklevel=2
         )
-    return checks.steps("steps_per_epoch * epochs", checks.count("steps_per_epoch", steps_per_epoch) * epochs)
+    # As for a step size, 4.1 stands for 41/10, not for the float nearest to it.
+    steps = checks.count("steps_per_epoch", steps_per_epoch) * Fraction(epochs).limit_denominator(1000)
+    return checks.steps("steps_per_epoch * epochs", steps)

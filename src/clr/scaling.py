@@ -1,4 +1,4 @@
-"""Height across cycles: by how much each policy shrinks the cycle (Smith 2017, section 3.2).
+"""Height across cycles: by how much each policy shrinks the cycle (Smith 2017, section 3.1).
 
 A scaling takes what it is bound to (gamma or the user's function), then ``(xp, step, cycle)`` with the cycle counted
 from 0, and gives factors from 0 to 1, or None for 1.

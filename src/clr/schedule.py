@@ -18,6 +18,7 @@ from clr.scaling import MODES, SCALE_MODES, Scaling
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+GAMMA = 0.99994  # the paper's
 _FINEST_TICK = 1000  # parts of a step
 
 
@@ -127,13 +128,19 @@ def evaluate(xp: Namespace, wave: Wave, scaling: Scaling, bound: Any, step: Any)
     return rate(xp, wave, offset, scaling(bound, xp, step, cycle))
 
 
-@dataclass(frozen=True, repr=False, slots=True, weakref_slot=True)
-class Schedule:
+class _Bare:
+    """Gives a slotted class weak references and a ``__dict__``, an empty one: PyTorch's LambdaLR saves it."""
+
+
+@dataclass(frozen=True, repr=False, slots=True)
+class Schedule(_Bare):
     """A cyclical learning rate: a value that gives the rate of any step, alike in every framework.
 
     Made by `clr.triangular`, `clr.triangular2`, `clr.exp_range` and `clr.cyclic`, which describe the arguments.
-    Schedules are immutable, equal if they give the same rates for the same reasons, hashable, and picklable (a
-    ``scale_fn`` of yours must then be picklable too).
+    The attributes are the arguments as they were taken: those without effect have their default.
+
+    Schedules are immutable, hashable, equal if their attributes are, and picklable (a ``scale_fn`` of yours must then
+    be picklable too).
 
     >>> import clr
     >>> schedule = clr.triangular(base_lr=0.125, max_lr=1.125, step_size=4)
@@ -146,7 +153,7 @@ class Schedule:
     step_size: float
     step_size_down: float | None = None
     mode: str = "triangular"
-    gamma: float = 0.99994
+    gamma: float = GAMMA
     scale_fn: Callable[[Any], Any] | None = None
     scale_mode: str = "cycle"
     _wave: Wave = field(init=False, compare=False)
@@ -163,7 +170,7 @@ class Schedule:
         scale_mode = checks.choice("scale_mode", self.scale_mode, SCALE_MODES)
         checks.scale_fn("scale_fn", self.scale_fn)
         shape = wave(base_lr, max_lr, up, down)
-        # What has no effect takes one fixed value, so that schedules with the same rates compare equal.
+        # What has no effect goes back to its default, so that it does not count when schedules are compared.
         if self.scale_fn is None:
             scaling, scale_mode = MODES[mode].scaling, MODES[mode].scale_mode
         else:
@@ -172,9 +179,9 @@ class Schedule:
             "base_lr": base_lr,
             "max_lr": max_lr,
             "step_size": _steps(shape.up, shape),
-            "step_size_down": _steps(shape.period - shape.up, shape),
+            "step_size_down": None if shape.rising is shape.falling else _steps(shape.period - shape.up, shape),
             "mode": mode,
-            "gamma": gamma if mode == "exp_range" else 1.0,
+            "gamma": gamma if mode == "exp_range" else GAMMA,
             "scale_mode": scale_mode,
             "_wave": shape,
             "_scaling": scaling,
@@ -262,9 +269,10 @@ class Schedule:
             name = getattr(self.scale_fn, "__name__", self.scale_fn)
             argument = "number of the cycle, counted from 1" if self.scale_mode == "cycle" else "step"
             words = f"The height of a cycle is scaled by {name} of the {argument}."
+        down = self.step_size if self.step_size_down is None else self.step_size_down
         return (
             f"The learning rate rises from {self.base_lr!r} to {self.max_lr!r} in {self.step_size!r} steps "
-            f"and falls back in {self.step_size_down!r}: a cycle of {self.period!r} steps.\n{words}"
+            f"and falls back in {down!r}: a cycle of {self.period!r} steps.\n{words}"
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -272,7 +280,7 @@ class Schedule:
 
     def __repr__(self) -> str:
         arguments: dict[str, Any] = {"base_lr": self.base_lr, "max_lr": self.max_lr, "step_size": self.step_size}
-        if self.step_size_down != self.step_size:
+        if self.step_size_down is not None:
             arguments["step_size_down"] = self.step_size_down
         name = self.mode
         if self.mode == "exp_range":
@@ -285,7 +293,8 @@ class Schedule:
     def plot(self, steps: int | None = None, ax: "Axes | None" = None) -> "Axes":
         """Draws the rate of every step below ``steps`` (by default four cycles), on ``ax`` or a new figure.
 
-        Returns the Axes. Needs the extra ``plot``.
+        Returns the Axes. Raises an ImportError without the extra ``plot``, and a TypeError or ValueError if ``steps``
+        is not a positive whole number.
         """
         from clr.plot import plot
 

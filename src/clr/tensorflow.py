@@ -4,6 +4,7 @@ Glue only: it reads the arguments, hands them to `clr.schedule` and names the re
 function is called.
 """
 
+import math
 from functools import lru_cache
 from numbers import Real
 from typing import Any
@@ -47,7 +48,9 @@ def cyclic_learning_rate(
 
     Raises:
         ImportError: TensorFlow is missing.
-        TypeError, ValueError: An argument makes no sense; in a graph, as far as its value is known.
+        TypeError, ValueError: An argument makes no sense; in a graph, as far as its value is known. Where it is not,
+            an upper bound below the lower one counts as equal to it, a step size below 0.001 as 0.001, gamma is cut
+            to [0, 1], and a negative step counts as 0.
 
     >>> import clr, tensorflow as tf
     >>> step = tf.Variable(0, dtype=tf.int64)
@@ -70,11 +73,14 @@ def cyclic_learning_rate(
     mode = checks.choice("mode", mode, MODES)
     global_step = namespaces.unwrapped(global_step)
     if not tf.is_tensor(global_step):  # as a variable is too
-        global_step = tf.constant(namespaces.enter(global_step, "global_step")[1], tf.int64)
+        _, number = namespaces.enter(global_step, "global_step")
+        if isinstance(number, int) and number > tf.int64.max:
+            checks.fail(ValueError, "global_step", "far_step", number)
+        global_step = tf.constant(number, tf.int64)
     if global_step.shape.rank:
         raise ValueError(f"`global_step` must be a scalar. Received: {global_step!r}.")
     arguments = [namespaces.unwrapped(value) for value in (learning_rate, max_lr, step_size, gamma)]
-    dtype = _dtype(tf, arguments[0])
+    rate_dtype = _dtype(tf, arguments[0])
     numbers = _numbers(tf, arguments)  # checks now what can be known now
     may_change = any(isinstance(value, tf.Variable) for value in arguments) or any(map(tf.is_tensor, numbers))
     fixed = None if may_change else _schedule(*numbers, mode)
@@ -83,14 +89,18 @@ def cyclic_learning_rate(
     def rate() -> Any:
         xp, step = namespaces.enter(global_step, "global_step")
         if xp.exact:
-            return (fixed or _schedule(*_numbers(tf, arguments), mode)).rates(xp, step, dtype)
+            return (fixed or _schedule(*_numbers(tf, arguments), mode)).rates(xp, step, rate_dtype)
         with tf.name_scope(name or "CyclicLearningRate") as scope:
             if fixed:
-                result = fixed.rates(xp, step, dtype)
+                result = fixed.rates(xp, step, rate_dtype)
             else:
-                result = xp.rates(_traced(tf, xp, step, _numbers(tf, arguments), mode), dtype)
+                result = xp.rates(_traced(tf, xp, step, _numbers(tf, arguments), mode), rate_dtype)
             return tf.identity(result, name=scope)
 
+    def as_tensor(dtype: Any = None, name: str | None = None) -> Any:
+        return tf.cast(rate(), dtype or rate_dtype, name)
+
+    rate.__tf_tensor__ = as_tensor  # type: ignore[attr-defined]  # for optimizers that convert and do not call
     return rate if tf.executing_eagerly() else rate()
 
 
@@ -101,7 +111,10 @@ def _schedule(base_lr: float, max_lr: float, step_size: float, gamma: float, mod
 
 def _dtype(tf: Any, learning_rate: Any) -> Any:
     """The dtype of the result: a float tensor's own, float32 for everything else."""
-    dtype = tf.as_dtype(getattr(learning_rate, "dtype", tf.float32))
+    try:
+        dtype = tf.as_dtype(getattr(learning_rate, "dtype", tf.float32))
+    except TypeError:  # another framework's
+        checks.fail(TypeError, "learning_rate", "rate", learning_rate)
     return dtype if dtype.is_floating else tf.float32
 
 
@@ -112,7 +125,10 @@ def _numbers(tf: Any, arguments: list[Any]) -> list[Any]:
     if not tf.is_tensor(base_lr):
         base_lr = low = checks.base_rate("learning_rate", base_lr)
     if not tf.is_tensor(max_lr):
-        max_lr = checks.max_rate("max_lr", max_lr, "learning_rate", low)
+        number = checks.number("max_lr", max_lr, "max_rate", low="learning_rate")
+        # The same bound may come in two precisions: 0.1 and a float32 tensor of it.
+        is_same = number < low and math.isclose(number, low, rel_tol=1e-6)
+        max_lr = low if is_same else checks.max_rate("max_lr", max_lr, "learning_rate", low)
     if not tf.is_tensor(step_size):
         step_size = checks.steps("step_size", step_size)
     if not tf.is_tensor(gamma):
@@ -127,6 +143,8 @@ def _number(tf: Any, value: Any) -> Any:
     tensor = tf.convert_to_tensor(value)
     known = tf.get_static_value(tensor)
     if known is None:
+        if tensor.shape.rank:
+            raise TypeError(f"the numbers of cyclic_learning_rate must be scalars. Received: {value!r}.")
         return tensor
     if tensor.shape.rank or not (tensor.dtype.is_integer or tensor.dtype.is_floating):
         return known  # not a number: the check says so
@@ -134,18 +152,26 @@ def _number(tf: Any, value: Any) -> Any:
 
 
 def _traced(tf: Any, xp: Any, step: Any, numbers: list[Any], mode: str) -> Any:
-    """The rate where some of the numbers are known only when the graph runs."""
-    base_lr, max_lr, step_size, gamma = numbers
+    """The rate where some of the numbers are known only when the graph runs.
+
+    Nothing can be raised then: an upper bound below the lower one counts as equal to it, the shortest step size is
+    0.001, and gamma is cut to [0, 1].
+    """
     real = xp.real
+    base_lr, max_lr, step_size, gamma = numbers
+    base_lr = real(base_lr)
+    max_lr = tf.maximum(real(max_lr), base_lr)
+    gamma = tf.clip_by_value(real(gamma), 0.0, 1.0)
     if tf.is_tensor(step_size):
         # Steps below 2**53 are whole in float64, and its remainder is exact for a fractional step size too.
         xp, step = _FloatSteps(tf, xp), real(step)
-        ticks, up, period = 1, real(step_size), 2 * real(step_size)
+        up = tf.maximum(real(step_size), 0.001)
+        ticks, period = 1, 2 * up
     else:
         unit = wave(0.0, 1.0, step_size, step_size)
         ticks, up, period = unit.ticks, unit.up, unit.period
-    slope = ((real(max_lr) - real(base_lr)) / real(up),)
-    shape = Wave(real(base_lr), real(max_lr), ticks, up, period, rising=slope, falling=slope)
+    slope = ((max_lr - base_lr) / real(up),)
+    shape = Wave(base_lr, max_lr, ticks, up, period, rising=slope, falling=slope)
     return evaluate(xp, shape, MODES[mode].scaling, gamma, step)
 
 

@@ -47,7 +47,7 @@ class Python:
     """A plain integer: the rate leaves as a float."""
 
     exact = True
-    largest = 1 << 1024
+    largest = 1 << 1024  # there is none; this is beyond any period
     divmod = divmod
     minimum = min
     power = staticmethod(power)
@@ -122,7 +122,7 @@ _FRAMEWORKS = {
     "keras": _keras,
 }
 
-_enter: dict[type, Enter] = {}  # by the type of the step; filled as types arrive
+_by_type: dict[type, Enter] = {}  # filled as types arrive
 
 
 def _find(kind: type) -> Enter:
@@ -139,13 +139,17 @@ def enter(step: Any, name: str = "step") -> tuple[Namespace, Any]:
     kind = type(step)
     if kind is int and step >= 0:
         return Python, step
-    if kind not in _enter:
-        _enter[kind] = _find(kind)
-    return _enter[kind](step, name)
+    if kind not in _by_type:
+        _by_type[kind] = _find(kind)
+    return _by_type[kind](step, name)
 
 
 def unconverted(function: F) -> F:
-    """Marks what TensorFlow's AutoGraph need not convert: nothing in it branches on a traced value."""
+    """Marks what TensorFlow's AutoGraph need not convert: nothing in it branches on a traced value.
+
+    The mark is TensorFlow's own, and not public. Its public decorator needs TensorFlow, and slows every call; should
+    the mark lose its meaning, the code is converted, to the same effect.
+    """
     function.autograph_info__ = None  # type: ignore[attr-defined]
     return function
 

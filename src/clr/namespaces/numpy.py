@@ -27,7 +27,7 @@ class NumPy:
     @staticmethod
     def steps(value: Any, name: str) -> Any:
         kind = value.dtype.kind
-        if kind not in "iuf":
+        if kind not in "iuf" or isinstance(value, np.ma.MaskedArray):  # whose mask would be lost
             checks.fail(TypeError, name, "step", value)
         if kind == "f" and not (np.isfinite(value).all() and (value == np.floor(value)).all()):
             checks.fail(ValueError, name, "step", value)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from clr import checks
@@ -34,7 +35,11 @@ class Graph:
 
     @staticmethod
     def steps(value: Any, name: str) -> Any:
-        return tf.maximum(tf.cast(_tensor(value, name), tf.int64), 0)
+        tensor = _tensor(value, name)
+        known = tf.get_static_value(tensor)
+        if known is not None:
+            NumPy.steps(np.asarray(known, np.float64 if tensor.dtype.is_floating else None), name)  # or it raises
+        return tf.maximum(tf.cast(tensor, tf.int64), 0)
 
     @staticmethod
     def divmod(a: Any, b: Any) -> Any:
