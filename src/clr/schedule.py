@@ -220,6 +220,8 @@ class Schedule(_Bare):
                 be, nothing is raised and a negative step counts as 0.
         """
         xp, steps = namespaces.enter(step)
+        if dtype is not None:
+            checks.floating(xp.is_floating(dtype), dtype)
         return self.rates(xp, steps, dtype)
 
     @unconverted

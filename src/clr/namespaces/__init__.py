@@ -12,6 +12,7 @@ A namespace is a class, alike in every framework:
     real(integers)          the integers as floats of the working precision
     power(base, exponents)  base ** exponents for a base in (0, 1] and integers of any size
     scaled(scale_fn, x)     the user's own scaling function, applied to each of the integers x
+    is_floating(dtype)      whether rates can have this dtype
     rates(values, dtype)    the computed rates as the caller gets them
     plain(values)           the same for cycle numbers and truth values
     largest                 the largest integer to compute with
@@ -66,9 +67,11 @@ class Python:
         return integers  # the product with a float converts it
 
     @staticmethod
+    def is_floating(dtype: Any) -> bool:
+        raise TypeError(f"`dtype` is for arrays and tensors, a single step gives a float. Received: {dtype!r}.")
+
+    @staticmethod
     def rates(values: float, dtype: Any) -> float:
-        if dtype is not None:
-            raise TypeError(f"`dtype` is for arrays and tensors, a single step gives a float. Received: {dtype!r}.")
         return values
 
     @staticmethod

@@ -38,9 +38,12 @@ class Jax64:
     def scaled(cls, scale_fn: ScaleFn, integers: Any) -> Any:
         return jnp.clip(jnp.asarray(scale_fn(cls.real(integers)), cls.floating), 0, 1)
 
+    @staticmethod
+    def is_floating(dtype: Any) -> bool:
+        return bool(jnp.issubdtype(dtype, jnp.floating))
+
     @classmethod
     def rates(cls, values: Any, dtype: Any) -> Any:
-        checks.floating(dtype is None or jnp.issubdtype(dtype, jnp.floating), dtype)
         return values.astype(dtype or cls.floating)
 
     @staticmethod

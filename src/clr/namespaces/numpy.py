@@ -52,8 +52,11 @@ class NumPy:
         return values[places].reshape(integers.shape)
 
     @staticmethod
+    def is_floating(dtype: Any) -> bool:
+        return not np.issubdtype(dtype, np.integer)
+
+    @staticmethod
     def rates(values: Any, dtype: Any) -> Any:
-        checks.floating(dtype is None or not np.issubdtype(dtype, np.integer), dtype)
         return np.asarray(values, dtype)
 
     @staticmethod

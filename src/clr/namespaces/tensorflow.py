@@ -19,13 +19,6 @@ def _tensor(value: Any, name: str) -> Any:
     return result
 
 
-def _dtype(dtype: Any) -> Any:
-    if dtype is None:
-        return tf.float32
-    checks.floating(tf.as_dtype(dtype).is_floating, dtype)
-    return dtype
-
-
 class Graph:
     """Traced: a graph, a function, or what XLA compiles of one."""
 
@@ -63,8 +56,12 @@ class Graph:
         return tf.clip_by_value(Graph.real(scale_fn(Graph.real(integers))), 0.0, 1.0)
 
     @staticmethod
+    def is_floating(dtype: Any) -> bool:
+        return bool(tf.as_dtype(dtype).is_floating)
+
+    @staticmethod
     def rates(values: Any, dtype: Any) -> Any:
-        return tf.cast(values, _dtype(dtype))
+        return tf.cast(values, dtype or tf.float32)
 
     @staticmethod
     def plain(values: Any) -> Any:
@@ -79,9 +76,11 @@ class EagerScalar(Python):
         at_hand = _tensor(value, name)
         return checks.step(name, int(at_hand) if at_hand.dtype.is_integer else float(at_hand))
 
+    is_floating = Graph.is_floating
+
     @staticmethod
     def rates(values: float, dtype: Any) -> Any:
-        return _constant(values, _dtype(dtype))
+        return _constant(values, dtype or tf.float32)
 
     @staticmethod
     def plain(values: Any) -> Any:
@@ -98,9 +97,11 @@ class EagerArray(NumPy):
             at_hand = tf.cast(at_hand, tf.float64)  # NumPy has no bfloat16 of its own
         return NumPy.steps(at_hand.numpy(), name)
 
+    is_floating = Graph.is_floating
+
     @staticmethod
     def rates(values: Any, dtype: Any) -> Any:
-        return tf.cast(values, _dtype(dtype))
+        return tf.cast(values, dtype or tf.float32)
 
     @staticmethod
     def plain(values: Any) -> Any:

@@ -52,8 +52,11 @@ class Torch:
         return torch.as_tensor(scale_fn(real), dtype=real.dtype, device=real.device).clamp(0.0, 1.0)
 
     @staticmethod
+    def is_floating(dtype: Any) -> bool:
+        return bool(dtype.is_floating_point)
+
+    @staticmethod
     def rates(values: Any, dtype: Any) -> Any:
-        checks.floating(dtype is None or dtype.is_floating_point, dtype)
         return values.to(dtype or torch.get_default_dtype())
 
     @staticmethod
