@@ -51,6 +51,9 @@ def pairs() -> Iterator[Pair]:
             ours = _advancing(step, clr.cyclic_learning_rate(step, mode=mode), jit_compile)
             constant = _advancing(step, lambda: tf.constant(0.01), jit_compile)
             yield f"{how}, {mode}, step += 1", ours, "a constant, step += 1", constant, 20
+        # What any rate that follows a variable costs at least.
+        floor = _advancing(step, lambda: tf.cast(step, tf.float32), jit_compile)
+        yield f"{how}, only the step as a float, step += 1", floor, "a constant, step += 1", constant, 20
         mode = "triangular2"
         ours = _training(clr.cyclic_learning_rate, jit_compile)
         constant = _training(lambda step, mode: 0.01, jit_compile)
