@@ -6,7 +6,7 @@ import math
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,7 +21,7 @@ except ImportError:
     raise SystemExit(2) from None
 
 import clr
-from clr.schedule import Schedule
+from clr.schedule import GAMMA, Schedule
 
 INTERRUPTED = 130  # what a shell reports of a command that Ctrl-C has ended
 
@@ -156,7 +156,7 @@ def plot(
     max_lr: MaxOption = 0.1,
     step_size: SizeOption = 20,
     step_size_down: DownOption = None,
-    gamma: GammaOption = 0.99994,
+    gamma: GammaOption = GAMMA,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Steps to draw, by default four cycles.", show_default=False)
     ] = None,
@@ -179,7 +179,7 @@ def values(
     max_lr: MaxOption = 0.1,
     step_size: SizeOption = 20,
     step_size_down: DownOption = None,
-    gamma: GammaOption = 0.99994,
+    gamma: GammaOption = GAMMA,
     start: Annotated[int, typer.Option(min=0, help="The first step.")] = 0,
     steps: Annotated[
         int | None, typer.Option(min=1, help="How many steps, by default one cycle.", show_default=False)
@@ -193,7 +193,7 @@ def values(
         schedule = _schedule(policy, base_lr, max_lr, step_size, step_size_down, gamma)
         count = math.ceil(schedule.period) if steps is None else steps
         rows = ((step, schedule(step)) for step in range(start, start + count, every))
-        with open(out, "w", newline="") if out else _standard_output() as file:
+        with open(out, "w", newline="") if out else nullcontext(sys.stdout) as file:
             if form == "csv":
                 writer = csv.writer(file, lineterminator="\n")
                 writer.writerow(("step", "learning_rate"))
@@ -234,11 +234,6 @@ def _silenced_start() -> Iterator[None]:
     finally:
         os.dup2(terminal, 2)
         os.close(terminal)
-
-
-@contextmanager
-def _standard_output() -> Iterator[Any]:
-    yield sys.stdout
 
 
 def _make_folder(path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from clr import checks, namespaces
 from clr.namespaces import unconverted
 from clr.scaling import MODES
-from clr.schedule import Schedule, Wave, evaluate, wave
+from clr.schedule import GAMMA, Schedule, Wave, evaluate, wave
 
 
 @unconverted
@@ -21,7 +21,7 @@ def cyclic_learning_rate(
     learning_rate: Any = 0.01,
     max_lr: Any = 0.1,
     step_size: Any = 20.0,
-    gamma: Any = 0.99994,
+    gamma: Any = GAMMA,
     mode: str = "triangular",
     name: str | None = None,
 ) -> Any:
