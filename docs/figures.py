@@ -10,7 +10,7 @@ import tensorflow as tf
 import clr
 from clr import plot
 from clr.demo import report, training
-from clr.scaling import MODES
+from clr.schedule import POLICIES
 
 FIGURES = Path(__file__).parent / "figures"
 STEPS, GAMMA = 250, 0.997
@@ -46,7 +46,7 @@ def main() -> None:
     """Draws them all."""
     FIGURES.mkdir(exist_ok=True)
     for way in (eager, graph):
-        for mode in MODES:
+        for mode in POLICIES:
             ax = plot.new_axes()
             ax.plot(way(mode))
             plot.label(ax, "learning rate")
@@ -54,7 +54,7 @@ def main() -> None:
             plot.save(ax, FIGURES / f"{way.__name__}_{mode}.png")
 
     runs = []
-    for policy in (training.FIXED, *MODES):
+    for policy in (training.FIXED, *POLICIES):
         for seed in range(DEMO_SEEDS):
             *_, run = training.train(policy, seed, DEMO_STEPS)
             runs.append(run)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from clr import cli
-from clr.scaling import MODES
+from clr.schedule import POLICIES
 from tests.reference import rate, ulps
 
 COMMAND = [sys.executable, "-c", "from clr.cli import main; main()"]
@@ -36,10 +36,10 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_policies_of_the_command_are_those_of_the_library() -> None:
-    assert [policy.value for policy in cli.Policy] == list(MODES)
+    assert [policy.value for policy in cli.Policy] == list(POLICIES)
 
 
-@pytest.mark.parametrize("mode", list(MODES))
+@pytest.mark.parametrize("mode", list(POLICIES))
 def test_values_as_csv_are_exact(call: Call, mode: str) -> None:
     code, out, _ = call(
         "values", mode, "--base-lr", "0.001", "--max-lr", "0.006", "--step-size", "20.5", "--step-size-down", "30",

@@ -61,15 +61,16 @@ def test_cyclic_is_triangular_by_default() -> None:
 
 
 LINES = ["base_lr", "max_lr", "step_size", "step_size_down"]
+WAYS = ["shape", "cycle_mult"]
 
 
 @pytest.mark.parametrize(
     ("policy", "names"),
     [
-        (clr.triangular, LINES),
-        (clr.triangular2, LINES),
-        (clr.exp_range, [*LINES, "gamma"]),
-        (clr.cyclic, [*LINES, "mode", "gamma", "scale_fn", "scale_mode"]),
+        (clr.triangular, [*LINES, *WAYS]),
+        (clr.triangular2, [*LINES, *WAYS]),
+        (clr.exp_range, [*LINES, "gamma", *WAYS]),
+        (clr.cyclic, [*LINES, "mode", "gamma", "scale_fn", "scale_mode", *WAYS]),
     ],
 )
 def test_order_of_the_arguments(policy: Any, names: list[str]) -> None:

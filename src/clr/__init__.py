@@ -3,18 +3,59 @@
 Importing this package imports no framework, no NumPy and no matplotlib.
 """
 
-from clr.policies import cyclic, exp_range, step_size, triangular, triangular2
+import importlib
+from typing import Any
+
+from clr.compose import join, momentum, warmup
+from clr.policies import (
+    constant,
+    cyclic,
+    exp_range,
+    one_cycle,
+    one_cycle_fastai,
+    phases,
+    ramp,
+    step_size,
+    trapezoid,
+    triangular,
+    triangular2,
+    warm_restarts,
+)
+from clr.scaling import register_scale
 from clr.schedule import Schedule
+from clr.serialize import from_dict, from_json
 from clr.tensorflow import cyclic_learning_rate
 
 __version__ = "0.1.0"
 
+_ADAPTERS = ("keras", "torch")  # modules that import their framework, and so are imported when they are asked for
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ADAPTERS:
+        raise AttributeError(f"module 'clr' has no attribute {name!r}")
+    return importlib.import_module(f"clr.{name}")
+
+
 __all__ = [
     "Schedule",
+    "constant",
     "cyclic",
     "cyclic_learning_rate",
     "exp_range",
+    "from_dict",
+    "from_json",
+    "join",
+    "momentum",
+    "one_cycle",
+    "one_cycle_fastai",
+    "phases",
+    "ramp",
+    "register_scale",
     "step_size",
+    "trapezoid",
     "triangular",
     "triangular2",
+    "warm_restarts",
+    "warmup",
 ]

@@ -4,7 +4,8 @@ Every message states the rule and what came: "`step_size` must be a positive num
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fractions import Fraction
 from numbers import Integral, Real
 from typing import Any, Never
 
@@ -14,6 +15,15 @@ RULES = {
     "steps": "a positive number of steps",
     "length": "a number of steps from 0.001 to 2**53",
     "gamma": "a number above 0 and at most 1",
+    "cycle_mult": "1, or a number from 0.001 to 1000 at least 0.001 away from it",
+    "sequence": "a list or a tuple",
+    "boundaries": "growing steps, one for each schedule but the first",
+    "schedule": "a schedule",
+    "mapping": "a dict with the data of a schedule",
+    "scale_name": "a name, a text that is not empty",
+    "momentum": "a number from 0 to below 1",
+    "fraction": "a number from 0 to 1",
+    "divisor": "a finite number, 1 or more",
     "choice": "one of {allowed}",
     "scale_fn": "None or a function of one number",
     "scale": "a function that returns a number from 0 to 1",
@@ -77,6 +87,61 @@ def gamma(name: str, value: Any) -> float:
     if not 0 < result <= 1:
         fail(ValueError, name, "gamma", value)
     return result
+
+
+def cycle_mult(name: str, value: Any) -> Fraction:
+    """By how much each cycle is longer than the one before. Nearer to 1, its table of cycles would be too long."""
+    factor = Fraction(number(name, value, "cycle_mult")).limit_denominator(10**6)
+    if factor != 1 and not (Fraction(1, 1000) <= factor <= 1000 and abs(factor - 1) >= Fraction(1, 1000)):
+        fail(ValueError, name, "cycle_mult", value)
+    return factor
+
+
+def sequence(name: str, value: Any) -> list[Any]:
+    """A few things in order."""
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes):
+        fail(TypeError, name, "sequence", value)
+    return list(value)
+
+
+def mapping(name: str, value: Any) -> Mapping[str, Any]:
+    """Data that was saved."""
+    if not isinstance(value, Mapping):
+        fail(TypeError, name, "mapping", value)
+    return value
+
+
+def scale_name(name: str, value: Any) -> str:
+    """The name of a scaling function."""
+    if not isinstance(value, str):
+        fail(TypeError, name, "scale_name", value)
+    if not value:
+        fail(ValueError, name, "scale_name", value)
+    return value
+
+
+def fraction(name: str, value: Any) -> Fraction:
+    """A part of a whole: 0.3 stands for 3/10."""
+    result = Fraction(number(name, value, "fraction")).limit_denominator(10**6)
+    if not 0 <= result <= 1:
+        fail(ValueError, name, "fraction", value)
+    return result
+
+
+def divisor(name: str, value: Any) -> float:
+    """What a rate is divided by to give a lower one."""
+    result = number(name, value, "divisor")
+    if result < 1:
+        fail(ValueError, name, "divisor", value)
+    return result
+
+
+def momentum(name: str, value: Any) -> float:
+    """A momentum, or the first beta of Adam."""
+    result = number(name, value, "momentum")
+    if not 0 <= result < 1:
+        fail(ValueError, name, "momentum", value)
+    return result + 0.0
 
 
 def choice(name: str, value: Any, allowed: Iterable[str]) -> str:

@@ -21,7 +21,7 @@ except ImportError:
     raise SystemExit(2) from None
 
 import clr
-from clr.schedule import GAMMA, Schedule
+from clr.schedule import GAMMA, Cyclic
 
 INTERRUPTED = 130  # what a shell reports of a command that Ctrl-C has ended
 
@@ -205,7 +205,7 @@ def values(
 
 def _schedule(
     policy: Policy, base_lr: float, max_lr: float, step_size: float, step_size_down: float | None, gamma: float
-) -> Schedule:
+) -> Cyclic:
     return clr.cyclic(base_lr, max_lr, step_size, step_size_down, policy, gamma)
 
 

@@ -20,10 +20,10 @@ def plot(schedule: "Schedule", steps: int | None = None, ax: "Axes | None" = Non
 
     Args:
         schedule: What to draw.
-        steps: How many steps; by default four cycles.
+        steps: How many steps; by default the schedule's ``preview``.
         ax: Where to draw; by default on a new figure.
     """
-    count = math.ceil(4 * schedule.period) if steps is None else checks.count("steps", steps)
+    count = schedule.preview if steps is None else checks.count("steps", steps)
     if ax is None:
         ax = new_axes()
     import numpy as np  # matplotlib has brought it

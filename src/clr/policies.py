@@ -1,15 +1,28 @@
-"""The three policies of the paper, and the general one behind them (Smith 2017, sections 3.1 to 3.3)."""
+"""The schedules by the names they have in the field.
+
+The three policies of Smith (2017), sections 3.1 to 3.3, and `cyclic` behind them; SGDR (Loshchilov and Hutter 2017) and
+the one-cycle policy (Smith and Topin 2018); and `phases`, behind all that have an end.
+"""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 from clr import checks
-from clr.schedule import GAMMA, Schedule
+from clr.schedule import GAMMA, Cyclic, Phases
 
 
-def triangular(base_lr: float, max_lr: float, step_size: float, step_size_down: float | None = None) -> Schedule:
+def triangular(
+    base_lr: float,
+    max_lr: float,
+    step_size: float,
+    step_size_down: float | None = None,
+    *,
+    shape: str = "linear",
+    cycle_mult: float = 1,
+) -> Cyclic:
     """The rate rises and falls in a straight line between two fixed bounds.
 
     Args:
@@ -17,7 +30,12 @@ def triangular(base_lr: float, max_lr: float, step_size: float, step_size_down: 
         max_lr: The upper bound, the rate at the peak of each cycle; per update.
         step_size: Steps (optimizer updates) from ``base_lr`` to ``max_lr``: half a cycle, or the rising part of it.
             Need not be whole: it is taken as the nearest fraction with a denominator up to 1000. See `clr.step_size`.
-        step_size_down: Steps back to ``base_lr``; by default as many.
+        step_size_down: Steps back to ``base_lr``; by default as many. With it ``step_size`` may be 0: then each cycle
+            starts at ``max_lr``.
+        shape: ``"linear"``, or ``"cosine"`` for a rate that turns smoothly at both bounds.
+        cycle_mult: Each cycle is this many times as long as the one before: 1, or a number from 0.001 to 1000 at least
+            0.001 away from it. Below 1 the cycles end where they would be shorter than a step; then the rate stays
+            ``base_lr``.
 
     Raises:
         TypeError, ValueError: An argument is not a number, or not one that makes sense. The message says which.
@@ -27,10 +45,18 @@ def triangular(base_lr: float, max_lr: float, step_size: float, step_size_down: 
     >>> schedule(0), schedule(1000), schedule(2000), schedule(4000)
     (0.001, 0.0035, 0.006, 0.001)
     """
-    return Schedule(base_lr, max_lr, step_size, step_size_down, "triangular")
+    return Cyclic(base_lr, max_lr, step_size, step_size_down, "triangular", shape=shape, cycle_mult=cycle_mult)
 
 
-def triangular2(base_lr: float, max_lr: float, step_size: float, step_size_down: float | None = None) -> Schedule:
+def triangular2(
+    base_lr: float,
+    max_lr: float,
+    step_size: float,
+    step_size_down: float | None = None,
+    *,
+    shape: str = "linear",
+    cycle_mult: float = 1,
+) -> Cyclic:
     """As `triangular`, and each cycle is half as high above ``base_lr`` as the one before.
 
     >>> import clr
@@ -38,12 +64,19 @@ def triangular2(base_lr: float, max_lr: float, step_size: float, step_size_down:
     >>> schedule(2000), schedule(6000), schedule(10000)
     (0.005, 0.003, 0.002)
     """
-    return Schedule(base_lr, max_lr, step_size, step_size_down, "triangular2")
+    return Cyclic(base_lr, max_lr, step_size, step_size_down, "triangular2", shape=shape, cycle_mult=cycle_mult)
 
 
 def exp_range(
-    base_lr: float, max_lr: float, step_size: float, step_size_down: float | None = None, gamma: float = GAMMA
-) -> Schedule:
+    base_lr: float,
+    max_lr: float,
+    step_size: float,
+    step_size_down: float | None = None,
+    gamma: float = GAMMA,
+    *,
+    shape: str = "linear",
+    cycle_mult: float = 1,
+) -> Cyclic:
     """As `triangular`, and the height above ``base_lr`` is multiplied by ``gamma ** step``.
 
     ``gamma`` is above 0 and at most 1. The default is the paper's; at 1 the rates are those of `triangular`.
@@ -53,7 +86,7 @@ def exp_range(
     >>> schedule(4), schedule(12)
     (0.0625, 0.000244140625)
     """
-    return Schedule(base_lr, max_lr, step_size, step_size_down, "exp_range", gamma)
+    return Cyclic(base_lr, max_lr, step_size, step_size_down, "exp_range", gamma, shape=shape, cycle_mult=cycle_mult)
 
 
 def cyclic(
@@ -65,7 +98,9 @@ def cyclic(
     gamma: float = GAMMA,
     scale_fn: Callable[[Any], Any] | None = None,
     scale_mode: str = "cycle",
-) -> Schedule:
+    shape: str = "linear",
+    cycle_mult: float = 1,
+) -> Cyclic:
     """Any of the policies by name, or one with a scaling function of your own.
 
     Args:
@@ -73,21 +108,216 @@ def cyclic(
         max_lr: As in `triangular`.
         step_size: As in `triangular`.
         step_size_down: As in `triangular`.
-        mode: ``"triangular"``, ``"triangular2"`` or ``"exp_range"``; without effect if there is a ``scale_fn``.
-        gamma: The factor per step of ``"exp_range"``.
+        mode: ``"triangular"``, ``"triangular2"``, ``"exp_range"``, or ``"peak_decay"``, under which each cycle is
+            ``gamma`` times as high as the one before; without effect if there is a ``scale_fn``.
+        gamma: The factor per step of ``"exp_range"``, or per cycle of ``"peak_decay"``.
         scale_fn: A function of one number that gives the height of the cycle, from 0 to 1. To follow a traced step
             it must be made of operators or of the framework's own functions; there it is given a float tensor and its
             result is cut to [0, 1] (a NaN stays). Elsewhere it is given ints one at a time, and a bad result is an
             error.
         scale_mode: What ``scale_fn`` is a function of: ``"cycle"``, the number of the cycle counted from 1, or
             ``"iterations"``, the step counted from 0.
+        shape: As in `triangular`.
+        cycle_mult: As in `triangular`.
 
     >>> import clr
     >>> schedule = clr.cyclic(0.0, 1.0, step_size=4, scale_fn=lambda cycle: 1 / cycle)
     >>> schedule(4), schedule(12), schedule(28)
     (1.0, 0.5, 0.25)
     """
-    return Schedule(base_lr, max_lr, step_size, step_size_down, mode, gamma, scale_fn, scale_mode)
+    return Cyclic(base_lr, max_lr, step_size, step_size_down, mode, gamma, scale_fn, scale_mode, shape, cycle_mult)
+
+
+def warm_restarts(
+    max_lr: float, first_cycle: float, base_lr: float = 0.0, cycle_mult: float = 1, peak_decay: float = 1.0
+) -> Cyclic:
+    """SGDR: the rate falls from ``max_lr`` to ``base_lr`` along a cosine, jumps back, and falls again.
+
+    Args:
+        max_lr: The rate at the first start; per update.
+        first_cycle: Steps in the first cycle.
+        base_lr: The lower bound, which each cycle approaches; per update.
+        cycle_mult: Each cycle is this many times as long as the one before; see `triangular`.
+        peak_decay: The height above ``base_lr`` at each restart, as a part of that at the one before: above 0, at most
+            1.
+
+    Raises:
+        TypeError, ValueError: An argument makes no sense.
+
+    Loshchilov and Hutter 2017, arXiv:1608.03983, section 3. The same as PyTorch's ``CosineAnnealingWarmRestarts``
+    (``T_0``, ``T_mult``, ``eta_min``) and Keras' ``CosineDecayRestarts`` (``first_decay_steps``, ``t_mul``, ``m_mul``;
+    its ``alpha`` is ``base_lr / max_lr``).
+
+    >>> import clr
+    >>> schedule = clr.warm_restarts(max_lr=1.0, first_cycle=2, cycle_mult=2, peak_decay=0.5)
+    >>> [round(schedule(step), 6) for step in range(7)]
+    [1.0, 0.5, 0.5, 0.426777, 0.25, 0.073223, 0.25]
+    """
+    down = checks.steps("first_cycle", first_cycle)
+    gamma = checks.gamma("peak_decay", peak_decay)
+    mode = "triangular" if gamma == 1 else "peak_decay"
+    return Cyclic(base_lr, max_lr, 0, down, mode, gamma, shape="cosine", cycle_mult=cycle_mult)
+
+
+def phases(
+    levels: Sequence[float], lengths: Sequence[float] = (), shape: str = "linear", total_steps: int | None = None
+) -> Phases:
+    """The rate goes from one level to the next, and stays at the last.
+
+    Args:
+        levels: The rates at the corners, the first of them at step 0; per update.
+        lengths: The steps from each level to the next, one less than there are levels. Need not be whole.
+        shape: How it goes: ``"linear"``, or ``"cosine"`` for half a cosine wave.
+        total_steps: The number of steps after which it counts as ended, for `clr.join` and `Schedule.after_end`. By
+            default the last corner is the last step: the sum of the lengths, and 1.
+
+    Raises:
+        TypeError, ValueError: An argument makes no sense.
+
+    >>> import clr
+    >>> schedule = clr.phases(levels=(0.0, 1.0, 0.5), lengths=(2, 4))
+    >>> [schedule(step) for step in range(8)]
+    [0.0, 0.5, 1.0, 0.875, 0.75, 0.625, 0.5, 0.5]
+    """
+    return Phases(levels, lengths, shape, total_steps)  # type: ignore[arg-type]  # which it settles
+
+
+def constant(lr: float) -> Phases:
+    """The same rate at every step.
+
+    >>> import clr
+    >>> clr.constant(0.01)(1000)
+    0.01
+    """
+    return Phases((checks.base_rate("lr", lr),))
+
+
+def ramp(start: float, end: float, steps: float, shape: str = "linear") -> Phases:
+    """The rate goes from ``start`` to ``end`` in ``steps`` steps, and stays there.
+
+    >>> import clr
+    >>> schedule = clr.ramp(0.0, 1.0, steps=4)
+    >>> [schedule(step) for step in range(6)]
+    [0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
+    """
+    levels = checks.base_rate("start", start), checks.base_rate("end", end)
+    return Phases(levels, (checks.steps("steps", steps),), shape)
+
+
+def trapezoid(
+    max_lr: float, total_steps: int, warmup_steps: int, decay_steps: int, base_lr: float = 0.0, shape: str = "linear"
+) -> Phases:
+    """Warm-up, hold and decay (WSD): up from ``base_lr`` to ``max_lr``, straight on, and back down at the end.
+
+    Args:
+        max_lr: The rate in the middle; per update.
+        total_steps: The steps in all; the last of them has the rate ``base_lr``.
+        warmup_steps: The steps up.
+        decay_steps: The steps down, as far as the last.
+        base_lr: The rate at both ends; per update.
+        shape: ``"linear"`` or ``"cosine"``, up and down.
+
+    Raises:
+        TypeError, ValueError: An argument makes no sense, or the steps up and down are more than there are.
+
+    Hu et al. 2024, arXiv:2404.06395, section 4.
+
+    >>> import clr
+    >>> schedule = clr.trapezoid(max_lr=1.0, total_steps=9, warmup_steps=2, decay_steps=4)
+    >>> [schedule(step) for step in range(9)]
+    [0.0, 0.5, 1.0, 1.0, 1.0, 0.75, 0.5, 0.25, 0.0]
+    """
+    base_lr = checks.base_rate("base_lr", base_lr)
+    max_lr = checks.max_rate("max_lr", max_lr, "base_lr", base_lr)
+    total = checks.count("total_steps", total_steps)
+    up, down = checks.count("warmup_steps", warmup_steps), checks.count("decay_steps", decay_steps)
+    hold = total - 1 - up - down
+    if hold < 0:
+        raise ValueError(
+            f"`total_steps` must be above `warmup_steps` + `decay_steps`. Received: {total}, {up}, {down}."
+        )
+    if hold == 0:
+        return Phases((base_lr, max_lr, base_lr), (up, down), shape)
+    return Phases((base_lr, max_lr, max_lr, base_lr), (up, hold, down), shape)
+
+
+def one_cycle(
+    max_lr: float,
+    total_steps: int,
+    pct_start: float = 0.3,
+    anneal_strategy: str = "cos",
+    div_factor: float = 25.0,
+    final_div_factor: float = 1e4,
+    three_phase: bool = False,
+) -> Phases:
+    """The one-cycle policy: one cycle up and down over the whole training, and down to almost nothing.
+
+    Args:
+        max_lr: The rate at the peak; per update.
+        total_steps: The steps in all; the last of them has the lowest rate.
+        pct_start: The part of them that is spent rising, from 0 to 1.
+        anneal_strategy: ``"cos"`` or ``"linear"``.
+        div_factor: The first rate is ``max_lr / div_factor``; 1 or more.
+        final_div_factor: The last rate is the first one, divided by this; 1 or more.
+        three_phase: Whether the rate falls back to the first one in as many steps as it rose, and only then to the
+            last one: the policy of the paper. ``pct_start`` is then at most 0.5.
+
+    Raises:
+        TypeError, ValueError: An argument makes no sense.
+
+    Smith and Topin 2018, arXiv:1708.07120, section 3, with the names, defaults and rates of PyTorch's ``OneCycleLR``.
+    For its momentum too, see the guide; `one_cycle_fastai` is fastai's.
+
+    >>> import clr
+    >>> schedule = clr.one_cycle(max_lr=1.0, total_steps=100)
+    >>> schedule(0), schedule(29), schedule(99) < 1e-5
+    (0.04, 1.0, True)
+    """
+    peak = checks.base_rate("max_lr", max_lr)
+    total = checks.count("total_steps", total_steps)
+    part = checks.fraction("pct_start", pct_start)
+    shape = {"cos": "cosine", "linear": "linear"}[checks.choice("anneal_strategy", anneal_strategy, ("cos", "linear"))]
+    first = peak / checks.divisor("div_factor", div_factor)
+    last = first / checks.divisor("final_div_factor", final_div_factor)
+    up = max(part * total - 1, Fraction(0))
+    if three_phase:
+        if part > Fraction(1, 2):
+            raise ValueError(f"`pct_start` must be at most 0.5 with `three_phase`. Received: {pct_start!r}.")
+        corners = [(Fraction(0), first), (up, peak), (2 * up, first), (Fraction(total - 1), last)]
+    else:
+        corners = [(Fraction(0), first), (up, peak), (Fraction(total - 1), last)]
+    return _through(corners, shape, total)
+
+
+def one_cycle_fastai(
+    max_lr: float, total_steps: int, pct_start: float = 0.25, div: float = 25.0, div_final: float = 1e5
+) -> Phases:
+    """The one-cycle policy as fastai's ``fit_one_cycle`` has it, with its names and defaults.
+
+    It differs from `one_cycle` in three ways: the last rate is ``max_lr / div_final``; the peak is at ``pct_start`` of
+    ``total_steps``, not a step earlier; and the last rate would be that of the step after the last.
+
+    >>> import clr
+    >>> schedule = clr.one_cycle_fastai(max_lr=1.0, total_steps=100)
+    >>> schedule(0), schedule(25)
+    (0.04, 1.0)
+    """
+    peak = checks.base_rate("max_lr", max_lr)
+    total = checks.count("total_steps", total_steps)
+    part = checks.fraction("pct_start", pct_start)
+    first, last = peak / checks.divisor("div", div), peak / checks.divisor("div_final", div_final)
+    return _through([(Fraction(0), first), (part * total, peak), (Fraction(total), last)], "cosine", total)
+
+
+def _through(corners: list[tuple[Fraction, float]], shape: str, total_steps: int) -> Phases:
+    """The phases between corners, without those of no length."""
+    kept = corners[:1]
+    for corner in corners[1:]:
+        if corner[0] - kept[-1][0] < Fraction(1, 1000):
+            kept.pop()
+        kept.append(corner)
+    lengths = tuple(end - start for (start, _), (end, _) in pairwise(kept))
+    return Phases(tuple(level for _, level in kept), lengths, shape, total_steps)  # type: ignore[arg-type]
 
 
 def step_size(

@@ -23,11 +23,11 @@ class Slope(NamedTuple):
     tail: float
 
 
-def slope(rise: Fraction, ticks: int) -> Slope:
+def slope(rise: Fraction, ticks: Fraction | int) -> Slope:
     """The slope of a half cycle that climbs by ``rise`` in ``ticks``."""
     exact = rise / ticks
     mantissa, exponent = math.frexp(float(exact))
-    bits = max(53 - ticks.bit_length(), 0)
+    bits = max(53 - math.ceil(ticks).bit_length(), 0)
     head = math.ldexp(math.floor(math.ldexp(mantissa, bits)), exponent - bits)
     return Slope(head, float(exact - Fraction(head)))
 

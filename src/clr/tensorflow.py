@@ -12,7 +12,9 @@ from typing import Any
 from clr import checks, namespaces
 from clr.namespaces import unconverted
 from clr.scaling import MODES
-from clr.schedule import GAMMA, Schedule, Wave, evaluate, wave
+from clr.schedule import GAMMA, POLICIES, Cyclic
+from clr.shapes import SHAPES
+from clr.wave import Wave, evaluate, length, wave
 
 
 @unconverted
@@ -70,7 +72,7 @@ def cyclic_learning_rate(
             "cyclic_learning_rate needs TensorFlow: pip install 'cyclic-learning-rate[tensorflow]'"
         ) from error
 
-    mode = checks.choice("mode", mode, MODES)
+    mode = checks.choice("mode", mode, POLICIES)
     global_step = namespaces.unwrapped(global_step)
     if not tf.is_tensor(global_step):  # as a variable is too
         _, number = namespaces.enter(global_step, "global_step")
@@ -89,13 +91,11 @@ def cyclic_learning_rate(
     def rate() -> Any:
         xp, step = namespaces.enter(global_step, "global_step")
         if xp.exact:
-            return (fixed or _schedule(*_numbers(tf, arguments), mode)).rates(xp, step, rate_dtype)
+            schedule = fixed or _schedule(*_numbers(tf, arguments), mode)
+            return xp.rates(schedule.rate(xp, step), rate_dtype)
         with tf.name_scope(name or "CyclicLearningRate") as scope:
-            if fixed:
-                result = fixed.rates(xp, step, rate_dtype)
-            else:
-                result = xp.rates(_traced(tf, xp, step, _numbers(tf, arguments), mode), rate_dtype)
-            return tf.identity(result, name=scope)
+            result = fixed.rate(xp, step) if fixed else _traced(tf, xp, step, _numbers(tf, arguments), mode)
+            return tf.identity(xp.rates(result, rate_dtype), name=scope)
 
     def as_tensor(dtype: Any = None, name: str | None = None) -> Any:
         return tf.cast(rate(), dtype or rate_dtype, name)
@@ -105,8 +105,8 @@ def cyclic_learning_rate(
 
 
 @lru_cache(maxsize=128, typed=True)
-def _schedule(base_lr: float, max_lr: float, step_size: float, gamma: float, mode: str) -> Schedule:
-    return Schedule(base_lr, max_lr, step_size, None, mode, gamma)
+def _schedule(base_lr: float, max_lr: float, step_size: float, gamma: float, mode: str) -> Cyclic:
+    return Cyclic(base_lr, max_lr, step_size, None, mode, gamma)
 
 
 def _dtype(tf: Any, learning_rate: Any) -> Any:
@@ -168,11 +168,12 @@ def _traced(tf: Any, xp: Any, step: Any, numbers: list[Any], mode: str) -> Any:
         up = tf.maximum(real(step_size), 0.001)
         ticks, period = 1, 2 * up
     else:
-        unit = wave(0.0, 1.0, step_size, step_size)
+        half = length(step_size)
+        unit = wave(0.0, 1.0, half, half, "linear")
         ticks, up, period = unit.ticks, unit.up, unit.period
     slope = ((max_lr - base_lr) / real(up),)
-    shape = Wave(base_lr, max_lr, ticks, up, period, rising=slope, falling=slope)
-    return evaluate(xp, shape, MODES[mode].scaling, gamma, step)
+    line = Wave(base_lr, max_lr, ticks, up, period, rising=slope, falling=slope, shape=SHAPES["linear"])
+    return evaluate(xp, line, MODES[mode].scaling, gamma, step)
 
 
 class _FloatSteps:

@@ -8,8 +8,13 @@ A namespace is a class, alike in every framework:
 
     steps(value, name)      the step as non-negative integers to compute with
     divmod(a, b)            floor quotient and remainder of integers
-    where, minimum          element by element
+    where                   of two values, or of two tuples part by part
+    minimum, maximum        element by element
+    distance(a, b)          the difference of two non-negative integers, without its sign
     real(integers)          the integers as floats of the working precision
+    sin                     of such floats
+    search(starts, step)    the index of the last of the sorted integers ``starts`` that is not above ``step``
+    take(rows, index)       the row at ``index`` of a table of integers and floats
     power(base, exponents)  base ** exponents for a base in (0, 1] and integers of any size
     scaled(scale_fn, x)     the user's own scaling function, applied to each of the integers x
     is_floating(dtype)      whether rates can have this dtype
@@ -24,13 +29,14 @@ value is not known yet (a traced one) cannot be refused: if negative, it counts 
 """
 
 import math
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Any, TypeVar
 
 from clr import checks
 
-Namespace = Any  # a class as above: a Protocol of ten members, all Any, would say less
+Namespace = Any  # a class as above: a Protocol of its members, all Any, would say less
 Enter = Callable[[Any, str], tuple[Namespace, Any]]
 ScaleFn = Callable[[Any], Any]
 F = TypeVar("F", bound=Callable[..., Any])
@@ -44,6 +50,17 @@ def power(base: float, exponent: int) -> float:
         return float(base == 1.0)
 
 
+def by_parts(where: Callable[[Any, Any, Any], Any]) -> Callable[[Any, Any, Any], Any]:
+    """``where`` for tuples too, which may be nested."""
+
+    def by_part(condition: Any, yes: Any, no: Any) -> Any:
+        if isinstance(yes, tuple):
+            return tuple([by_part(condition, *pair) for pair in zip(yes, no, strict=True)])
+        return where(condition, yes, no)
+
+    return by_part
+
+
 class Python:
     """A plain integer: the rate leaves as a float."""
 
@@ -51,6 +68,8 @@ class Python:
     largest = 1 << 1024  # there is none; this is beyond any period
     divmod = divmod
     minimum = min
+    maximum = max
+    sin = math.sin
     power = staticmethod(power)
     scaled = staticmethod(checks.scale)
 
@@ -63,8 +82,20 @@ class Python:
         return yes if condition else no
 
     @staticmethod
+    def distance(a: int, b: int) -> int:
+        return abs(a - b)
+
+    @staticmethod
     def real(integers: int) -> int:
         return integers  # the product with a float converts it
+
+    @staticmethod
+    def search(starts: Sequence[int], step: int) -> int:
+        return bisect_right(starts, step) - 1
+
+    @staticmethod
+    def take(rows: Sequence[Any], index: int) -> Any:
+        return rows[index]
 
     @staticmethod
     def is_floating(dtype: Any) -> bool:

@@ -1,12 +1,13 @@
 """JAX's namespaces: arrays of steps, which may be traced, in 64 bits where those are enabled and else in 32."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from clr import checks
-from clr.namespaces import Enter, Namespace, ScaleFn, power
+from clr.namespaces import Enter, Namespace, ScaleFn, by_parts, power
 
 
 class Jax64:
@@ -16,15 +17,29 @@ class Jax64:
     integer, floating = jnp.int64, jnp.float64
     largest = jnp.iinfo(jnp.int64).max
     divmod = staticmethod(jnp.divmod)
-    where = staticmethod(jnp.where)
+    where = staticmethod(by_parts(jnp.where))
     minimum = staticmethod(jnp.minimum)
+    maximum = staticmethod(jnp.maximum)
+    sin = staticmethod(jnp.sin)
 
     @classmethod
     def steps(cls, value: Any, name: str) -> Any:
         if not (jnp.issubdtype(value.dtype, jnp.integer) or jnp.issubdtype(value.dtype, jnp.floating)):
             checks.fail(TypeError, name, "step", value)
-        integer = value.dtype if value.dtype == jnp.uint32 else cls.integer
-        return jnp.maximum(value.astype(integer), 0)
+        return jnp.maximum(value.astype(cls.integer), 0)
+
+    @staticmethod
+    def distance(a: Any, b: Any) -> Any:
+        return jnp.maximum(a, b) - jnp.minimum(a, b)
+
+    @classmethod
+    def search(cls, starts: Sequence[int], step: Any) -> Any:
+        return jnp.searchsorted(jnp.asarray(starts, cls.integer), step, side="right") - 1
+
+    @classmethod
+    def take(cls, rows: Sequence[Any], index: Any) -> Any:
+        columns = zip(*rows, strict=True)
+        return [jnp.asarray(c, cls.integer if isinstance(c[0], int) else cls.floating)[index] for c in columns]
 
     @classmethod
     def real(cls, integers: Any) -> Any:
@@ -68,11 +83,19 @@ class Jax32(Jax64):
         return result
 
 
+class JaxUnsigned32(Jax32):
+    """And where the step is unsigned, it counts twice as far."""
+
+    integer = jnp.uint32
+    largest = jnp.iinfo(jnp.uint32).max
+
+
 def enter_of(kind: type) -> Enter:
     """What lets in steps of a type."""
     return _enter
 
 
 def _enter(step: Any, name: str) -> tuple[Namespace, Any]:
-    namespace = Jax64 if jax.config.jax_enable_x64 else Jax32
+    narrow = JaxUnsigned32 if step.dtype == jnp.uint32 else Jax32
+    namespace = Jax64 if jax.config.jax_enable_x64 else narrow
     return namespace, namespace.steps(step, name)

@@ -1,18 +1,19 @@
 """NumPy's namespace: arrays of steps, computed on the host in float64."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from clr import checks
-from clr.namespaces import Enter, Namespace, ScaleFn, power
+from clr.namespaces import Enter, Namespace, ScaleFn, by_parts, power
 
 
-def _each(function: Callable[[int], float], integers: Any) -> Any:
-    """``function`` of every element, equal to the scalar call bit for bit (NumPy's own power is not)."""
-    values = np.fromiter(map(function, integers.ravel().tolist()), np.float64, integers.size)
-    return values.reshape(integers.shape)
+def _each(function: Callable[[Any], float], values: Any) -> Any:
+    """``function`` of every element, equal to the scalar call bit for bit (NumPy's own power and sine are not)."""
+    results = np.fromiter(map(function, values.ravel().tolist()), np.float64, values.size)
+    return results.reshape(values.shape)
 
 
 class NumPy:
@@ -21,8 +22,9 @@ class NumPy:
     exact = True
     largest = np.iinfo(np.int64).max
     divmod = staticmethod(np.divmod)
-    where = staticmethod(np.where)
+    where = staticmethod(by_parts(np.where))
     minimum = staticmethod(np.minimum)
+    maximum = staticmethod(np.maximum)
 
     @staticmethod
     def steps(value: Any, name: str) -> Any:
@@ -38,8 +40,24 @@ class NumPy:
         return value.astype(np.int64)
 
     @staticmethod
+    def distance(a: Any, b: Any) -> Any:
+        return np.abs(a - b)
+
+    @staticmethod
     def real(integers: Any) -> Any:
         return integers
+
+    @staticmethod
+    def sin(values: Any) -> Any:
+        return _each(math.sin, values)
+
+    @staticmethod
+    def search(starts: Sequence[int], step: Any) -> Any:
+        return np.searchsorted(np.asarray(starts), step, side="right") - 1
+
+    @staticmethod
+    def take(rows: Sequence[Any], index: Any) -> Any:
+        return [np.asarray(column)[index] for column in zip(*rows, strict=True)]
 
     @staticmethod
     def power(base: float, exponents: Any) -> Any:

@@ -1,12 +1,13 @@
 """TensorFlow's namespaces: a value at hand is computed on the host, a traced one in the graph in float64."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from clr import checks
-from clr.namespaces import Enter, Namespace, Python, ScaleFn
+from clr.namespaces import Enter, Namespace, Python, ScaleFn, by_parts
 from clr.namespaces.numpy import NumPy
 
 
@@ -25,6 +26,8 @@ class Graph:
     exact = False
     largest = tf.int64.max
     minimum = staticmethod(tf.minimum)
+    maximum = staticmethod(tf.maximum)
+    sin = staticmethod(tf.sin)
 
     @staticmethod
     def steps(value: Any, name: str) -> Any:
@@ -39,6 +42,7 @@ class Graph:
         return a // b, a % b
 
     @staticmethod
+    @by_parts
     def where(condition: Any, yes: Any, no: Any) -> Any:
         return tf.where(condition, *(x if tf.is_tensor(x) else Graph.real(x) for x in (yes, no)))
 
@@ -46,6 +50,23 @@ class Graph:
     def real(value: Any) -> Any:
         # Without the hint a Python float would pass through float32 on its way.
         return tf.cast(tf.convert_to_tensor(value, dtype_hint=tf.float64), tf.float64)
+
+    @staticmethod
+    def distance(a: Any, b: Any) -> Any:
+        return tf.abs(a - b)
+
+    @staticmethod
+    def search(starts: Sequence[int], step: Any) -> Any:
+        places = tf.searchsorted(tf.constant(starts, tf.int64), tf.reshape(step, [-1]), "right", tf.int64)
+        return tf.reshape(places, tf.shape(step)) - 1
+
+    @staticmethod
+    def take(rows: Sequence[Any], index: Any) -> Any:
+        columns = zip(*rows, strict=True)
+        return [
+            tf.gather(tf.constant(column, tf.int64 if isinstance(column[0], int) else tf.float64), index)
+            for column in columns
+        ]
 
     @staticmethod
     def power(base: Any, exponents: Any) -> Any:

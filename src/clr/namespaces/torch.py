@@ -1,11 +1,12 @@
 """PyTorch's namespace: tensors of steps, which may be traced, computed in float64."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from clr import checks
-from clr.namespaces import Enter, Namespace, ScaleFn
+from clr.namespaces import Enter, Namespace, ScaleFn, by_parts
 
 
 class Torch:
@@ -25,6 +26,7 @@ class Torch:
         return a // b, a % b
 
     @staticmethod
+    @by_parts
     def where(condition: Any, yes: Any, no: Any) -> Any:
         return torch.where(
             condition,
@@ -37,6 +39,30 @@ class Torch:
     @staticmethod
     def minimum(a: Any, b: Any) -> Any:
         return torch.minimum(a, b) if isinstance(b, torch.Tensor) else a.clamp(max=b)
+
+    @staticmethod
+    def maximum(a: Any, b: Any) -> Any:
+        return torch.maximum(a, b) if isinstance(b, torch.Tensor) else a.clamp(min=b)
+
+    @staticmethod
+    def distance(a: Any, b: Any) -> Any:
+        return (a - b).abs()
+
+    @staticmethod
+    def sin(values: Any) -> Any:
+        return torch.sin(values)
+
+    @staticmethod
+    def search(starts: Sequence[int], step: Any) -> Any:
+        return torch.searchsorted(torch.tensor(starts, device=step.device), step, right=True) - 1
+
+    @staticmethod
+    def take(rows: Sequence[Any], index: Any) -> Any:
+        columns = [
+            torch.tensor(column, dtype=torch.int64 if isinstance(column[0], int) else torch.float64)
+            for column in zip(*rows, strict=True)
+        ]
+        return [column.to(index.device)[index] for column in columns]
 
     @staticmethod
     def real(integers: Any) -> Any:

@@ -1,0 +1,359 @@
+"""Schedules made of schedules: in a row, multiplied, clipped, mirrored, repeated. Each is itself one."""
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
+from typing import Any, ClassVar
+
+from clr import checks
+from clr.namespaces import Namespace, Python
+from clr.schedule import Schedule, call, is_step, shown_arguments
+
+AFTER_END = ("hold", "repeat", "error")
+
+
+def join(schedules: Sequence[Schedule], boundaries: Sequence[int] | None = None) -> "Join":
+    """One schedule after the other, each from its own step 0.
+
+    Args:
+        schedules: The schedules in order, one or more.
+        boundaries: The steps at which each but the first begins, counted from 0 and growing: one less than there are
+            schedules. By default each begins where the one before has come to its end (its ``total_steps``).
+
+    Raises:
+        TypeError, ValueError: An argument makes no sense, or a schedule without end is followed by another and no
+            boundaries are given.
+
+    The same as Optax's ``join_schedules`` and PyTorch's ``SequentialLR``, as a value.
+
+    >>> import clr
+    >>> schedule = clr.join([clr.constant(0.5), clr.triangular(0.0, 1.0, step_size=2)], boundaries=[3])
+    >>> [schedule(step) for step in range(6)]
+    [0.5, 0.5, 0.5, 0.0, 0.5, 1.0]
+    """
+    return Join(schedules, boundaries)  # type: ignore[arg-type]  # which makes tuples of them
+
+
+def warmup(schedule: Schedule, steps: int, start: float = 0.0, shape: str = "linear") -> "Join":
+    """A schedule that begins after a climb from ``start`` to its first rate in ``steps`` steps.
+
+    Args:
+        schedule: What follows; its step 0 is step ``steps`` of the result.
+        steps: The length of the climb, a whole number of steps.
+        start: The rate at step 0; per update.
+        shape: ``"linear"`` or ``"cosine"``.
+
+    Raises:
+        TypeError, ValueError: An argument makes no sense.
+
+    >>> import clr
+    >>> schedule = clr.warmup(clr.warm_restarts(max_lr=1.0, first_cycle=10), steps=4)
+    >>> [schedule(step) for step in range(5)]
+    [0.0, 0.25, 0.5, 0.75, 1.0]
+    """
+    from clr.policies import ramp
+
+    count = checks.count("steps", steps)
+    schedule = _schedule("schedule", schedule)
+    return Join((ramp(start, schedule(0), count, shape), schedule), (count,))
+
+
+def momentum(schedule: Schedule, low: float = 0.85, high: float = 0.95) -> "Momentum":
+    """The mirror of a schedule, for the momentum: high where the rate is low, and low where it is high.
+
+    Args:
+        schedule: The learning rate.
+        low: The momentum at the highest rate, from 0 to below 1.
+        high: The momentum at the lowest rate, from ``low`` to below 1.
+
+    The lowest and the highest rate are the schedule's ``bounds``: under `clr.triangular2` and `clr.exp_range` the swing
+    of the momentum shrinks as that of the rate does. The same as the momentum of PyTorch's ``CyclicLR``
+    (``base_momentum`` and ``max_momentum``); see Smith 2018, arXiv:1803.09820, section 4.3.
+
+    Raises:
+        TypeError, ValueError: An argument makes no sense.
+
+    >>> import clr
+    >>> schedule = clr.momentum(clr.triangular(0.001, 0.006, step_size=2), low=0.5, high=0.75)
+    >>> [schedule(step) for step in range(5)]
+    [0.75, 0.625, 0.5, 0.625, 0.75]
+    """
+    return Momentum(schedule, low, high)
+
+
+def _schedule(name: str, value: Any) -> Schedule:
+    if not isinstance(value, Schedule):
+        checks.fail(TypeError, name, "schedule", value)
+    return value
+
+
+class _OfOne(Schedule):
+    """A schedule made of one other: its cycles and its end are that one's."""
+
+    schedule: Schedule
+
+    def cycle_at(self, xp: Namespace, step: Any) -> Any:
+        return self.schedule.cycle_at(xp, step)
+
+    def ends_cycle(self, xp: Namespace, step: Any) -> Any:
+        return self.schedule.ends_cycle(xp, step)
+
+    @property
+    def total_steps(self) -> int | None:
+        return self.schedule.total_steps
+
+    @property
+    def preview(self) -> int:
+        return self.schedule.preview
+
+
+@dataclass(frozen=True, repr=False, slots=True)
+class Join(Schedule):
+    """One schedule after the other: see `clr.join`."""
+
+    kind: ClassVar[str] = "join"
+    schedules: tuple[Schedule, ...]
+    boundaries: tuple[int, ...] | None = None
+    _starts: tuple[int, ...] = field(init=False, compare=False)
+    _cycles: tuple[int, ...] = field(init=False, compare=False)  # how many there are before each schedule
+
+    def __post_init__(self) -> None:
+        schedules = tuple(
+            _schedule(f"schedules[{number}]", part)
+            for number, part in enumerate(checks.sequence("schedules", self.schedules))
+        )
+        if not schedules:
+            checks.fail(ValueError, "schedules", "sequence", self.schedules)
+        if self.boundaries is None:
+            starts = [0]
+            for number, part in enumerate(schedules[:-1]):
+                if part.total_steps is None:
+                    raise ValueError(f"`boundaries` must be given, since schedules[{number}] has no end: {part!r}.")
+                starts.append(starts[-1] + part.total_steps)
+        else:
+            starts = [0]
+            for number, boundary in enumerate(checks.sequence("boundaries", self.boundaries)):
+                starts.append(checks.count(f"boundaries[{number}]", boundary))
+            if len(starts) != len(schedules) or sorted(set(starts)) != starts:
+                checks.fail(ValueError, "boundaries", "boundaries", self.boundaries)
+        lengths = [end - start for start, end in pairwise(starts)]
+        cycles = [part.cycle(steps - 1) for part, steps in zip(schedules, lengths, strict=False)]
+        self._set(
+            schedules=schedules,
+            boundaries=tuple(starts[1:]),
+            _starts=tuple(starts),
+            _cycles=tuple(accumulate(cycles, initial=0)),
+        )
+
+    def _ask(self, xp: Namespace, step: Any, ask: Callable[[int, Any], Any]) -> Any:
+        """What ``ask`` gives for the number of the schedule at ``step`` and that schedule's own step."""
+        if issubclass(xp, Python):
+            number = bisect_right(self._starts, step) - 1
+            return ask(number, step - self._starts[number])
+        result = ask(0, step)
+        for number, start in enumerate(self._starts[1:], start=1):
+            if start <= xp.largest:
+                result = xp.where(step < start, result, ask(number, xp.maximum(step, start) - start))
+        return result
+
+    def rate(self, xp: Namespace, step: Any) -> Any:
+        return self._ask(xp, step, lambda number, own: self.schedules[number].rate(xp, own))
+
+    def cycle_at(self, xp: Namespace, step: Any) -> Any:
+        return self._ask(xp, step, lambda number, own: self.schedules[number].cycle_at(xp, own) + self._cycles[number])
+
+    def ends_cycle(self, xp: Namespace, step: Any) -> Any:
+        def ask(number: int, own: Any) -> Any:
+            ends = self.schedules[number].ends_cycle(xp, own)
+            if number == len(self.schedules) - 1:
+                return ends
+            return ends | is_step(xp, own, self._starts[number + 1] - self._starts[number] - 1)
+
+        return self._ask(xp, step, ask)
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        lowest, highest = zip(*(part.bounds for part in self.schedules), strict=True)
+        return min(lowest), max(highest)
+
+    @property
+    def total_steps(self) -> int | None:
+        steps = self.schedules[-1].total_steps
+        return None if steps is None else self._starts[-1] + steps
+
+    @property
+    def preview(self) -> int:
+        return self._starts[-1] + self.schedules[-1].preview
+
+    def describe(self) -> str:
+        lines = [
+            f"From step {start}:\n{part.describe()}" for start, part in zip(self._starts, self.schedules, strict=True)
+        ]
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return call("join", {"schedules": list(self.schedules), "boundaries": list(self.boundaries or ())})
+
+
+@dataclass(frozen=True, repr=False, slots=True)
+class Multiple(_OfOne):
+    """A schedule with every rate times a factor: see `Schedule.__mul__`."""
+
+    kind: ClassVar[str] = "multiple"
+    schedule: Schedule
+    factor: float
+
+    def __post_init__(self) -> None:
+        self._set(
+            schedule=_schedule("schedule", self.schedule),
+            factor=checks.base_rate("factor", self.factor),
+        )
+
+    def rate(self, xp: Namespace, step: Any) -> Any:
+        return self.schedule.rate(xp, step) * self.factor
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        low, high = self.schedule.bounds
+        return low * self.factor, high * self.factor
+
+    def describe(self) -> str:
+        return f"{self.schedule.describe()}\nEvery rate is multiplied by {self.factor!r}."
+
+    def __repr__(self) -> str:
+        return f"{self.schedule!r} * {self.factor!r}"
+
+
+@dataclass(frozen=True, repr=False, slots=True)
+class Clip(_OfOne):
+    """A schedule that keeps to bounds: see `Schedule.clip`."""
+
+    kind: ClassVar[str] = "clip"
+    schedule: Schedule
+    low: float = 0.0
+    high: float | None = None
+
+    def __post_init__(self) -> None:
+        low = checks.base_rate("low", self.low)
+        self._set(
+            schedule=_schedule("schedule", self.schedule),
+            low=low,
+            high=None if self.high is None else checks.max_rate("high", self.high, "low", low),
+        )
+
+    def rate(self, xp: Namespace, step: Any) -> Any:
+        rate = xp.maximum(self.schedule.rate(xp, step), self.low)
+        return rate if self.high is None else xp.minimum(rate, self.high)
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        low, high = (max(bound, self.low) for bound in self.schedule.bounds)
+        return (low, high) if self.high is None else (min(low, self.high), min(high, self.high))
+
+    def describe(self) -> str:
+        words = f"{self.schedule.describe()}\nNo rate is below {self.low!r}"
+        return f"{words}." if self.high is None else f"{words} or above {self.high!r}."
+
+    def __repr__(self) -> str:
+        return _method(self.schedule, "clip", self)
+
+
+@dataclass(frozen=True, repr=False, slots=True)
+class Momentum(_OfOne):
+    """The mirror of a schedule: see `clr.momentum`."""
+
+    kind: ClassVar[str] = "momentum"
+    schedule: Schedule
+    low: float = 0.85
+    high: float = 0.95
+
+    def __post_init__(self) -> None:
+        low = checks.momentum("low", self.low)
+        high = checks.momentum("high", self.high)
+        checks.max_rate("high", high, "low", low)
+        self._set(schedule=_schedule("schedule", self.schedule), low=low, high=high)
+
+    def rate(self, xp: Namespace, step: Any) -> Any:
+        lowest, highest = self.schedule.bounds
+        slope = (self.high - self.low) / (highest - lowest) if highest > lowest else 0.0
+        mirrored = self.high - (self.schedule.rate(xp, step) - lowest) * slope
+        return xp.minimum(xp.maximum(mirrored, self.low), self.high)
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        return self.low, self.high
+
+    def describe(self) -> str:
+        return f"The momentum, from {self.low!r} to {self.high!r}, mirrors this:\n{self.schedule.describe()}"
+
+    def __repr__(self) -> str:
+        return call("momentum", shown_arguments(self))
+
+
+@dataclass(frozen=True, repr=False, slots=True)
+class AfterEnd(_OfOne):
+    """A schedule that does not just stay as it is at its end: see `Schedule.after_end`."""
+
+    kind: ClassVar[str] = "after_end"
+    schedule: Schedule
+    rule: str
+
+    def __post_init__(self) -> None:
+        checks.choice("rule", self.rule, AFTER_END)
+        if _schedule("schedule", self.schedule).total_steps is None:
+            raise ValueError(f"`after_end` needs a schedule that has an end. Received: {self.schedule!r}.")
+
+    @property
+    def _steps(self) -> int:
+        return self.schedule.total_steps  # type: ignore[return-value]
+
+    def _own(self, xp: Namespace, step: Any) -> Any:
+        """The schedule's own step."""
+        if self.rule == "repeat":
+            return xp.divmod(step, self._steps)[1] if self._steps <= xp.largest else step
+        if self.rule == "error" and xp.exact and _any(step >= self._steps):
+            raise ValueError(f"`step` must be below {self._steps}, where the schedule ends. Received: {step!r}.")
+        return step
+
+    def rate(self, xp: Namespace, step: Any) -> Any:
+        return self.schedule.rate(xp, self._own(xp, step))
+
+    def cycle_at(self, xp: Namespace, step: Any) -> Any:
+        cycle = self.schedule.cycle_at(xp, self._own(xp, step))
+        if self.rule == "repeat" and self._steps <= xp.largest:
+            cycle = cycle + xp.divmod(step, self._steps)[0] * self.schedule.cycle(self._steps - 1)
+        return cycle
+
+    def ends_cycle(self, xp: Namespace, step: Any) -> Any:
+        return self.schedule.ends_cycle(xp, self._own(xp, step))
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        return self.schedule.bounds
+
+    @property
+    def total_steps(self) -> int | None:
+        return None if self.rule == "repeat" else self._steps
+
+    def describe(self) -> str:
+        words = {
+            "hold": "After that, the last rate is kept.",
+            "repeat": f"After {self._steps} steps it starts again.",
+            "error": f"To go beyond {self._steps} steps is an error.",
+        }
+        return f"{self.schedule.describe()}\n{words[self.rule]}"
+
+    def __repr__(self) -> str:
+        return _method(self.schedule, "after_end", self)
+
+
+def _any(truth: Any) -> bool:
+    return bool(truth.any() if hasattr(truth, "any") else truth)
+
+
+def _method(schedule: Schedule, name: str, result: Schedule) -> str:
+    """The text of a call of a schedule's method; a product needs parentheses."""
+    inner = f"({schedule!r})" if isinstance(schedule, Multiple) else repr(schedule)
+    arguments = {key: value for key, value in shown_arguments(result).items() if key != "schedule"}
+    return f"{inner}.{call(name, arguments).removeprefix('clr.')}"
