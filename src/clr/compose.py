@@ -267,18 +267,24 @@ class Momentum(_OfOne):
     schedule: Schedule
     low: float = 0.85
     high: float = 0.95
+    _lowest: float = field(init=False, compare=False)
+    _slope: float = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         low = checks.momentum("low", self.low)
         high = checks.momentum("high", self.high)
         checks.max_rate("high", high, "low", low)
-        self._set(schedule=_schedule("schedule", self.schedule), low=low, high=high)
+        lowest, highest = _schedule("schedule", self.schedule).bounds
+        slope = (high - low) / (highest - lowest) if highest > lowest else 0.0
+        self._set(low=low, high=high, _lowest=lowest, _slope=slope)
 
     def rate(self, xp: Namespace, step: Any) -> Any:
-        lowest, highest = self.schedule.bounds
-        slope = (self.high - self.low) / (highest - lowest) if highest > lowest else 0.0
-        mirrored = self.high - (self.schedule.rate(xp, step) - lowest) * slope
-        return xp.minimum(xp.maximum(mirrored, self.low), self.high)
+        return self.mirror(xp, self.schedule.rate(xp, step))
+
+    def mirror(self, xp: Namespace, rate: Any) -> Any:
+        """The momentum that goes with a rate of the schedule."""
+        mirrored = xp.maximum(self.high - (rate - self._lowest) * self._slope, self.low)
+        return mirrored if xp.exact else xp.minimum(mirrored, self.high)
 
     @property
     def bounds(self) -> tuple[float, float]:

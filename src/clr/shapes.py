@@ -30,7 +30,9 @@ def line_slope(rise: Fraction, length: Fraction | int) -> Slope:
 
 def line(xp: Namespace, slope: Slope, ticks: Any) -> tuple[Any, Any]:
     """A straight line."""
-    return xp.real(ticks) * slope[0], ticks * slope[-1] if xp.exact else None
+    if xp.exact:
+        return ticks * slope[0], ticks * slope[1]
+    return xp.real(ticks) * slope[0], None
 
 
 def cosine_slope(rise: Fraction, length: Fraction | int) -> Slope:

@@ -1,0 +1,563 @@
+"""The scheduler and the follower in PyTorch's own training loops."""
+
+import copy
+import gc
+import io
+import pickle
+import subprocess
+import sys
+import warnings
+import weakref
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import clr
+from tests.reference import exact_rate
+
+torch = pytest.importorskip("torch")
+optim = torch.optim
+schedulers = torch.optim.lr_scheduler
+
+LOW, HIGH, UP = 0.25, 1.25, 4
+SCHEDULE = clr.triangular(LOW, HIGH, UP)
+OTHER = clr.triangular2(0.0, 2.0, 2)
+MOMENTUM = clr.momentum(SCHEDULE, low=0.5, high=0.75)
+OPTIMIZERS: dict[str, Callable[[Any], Any]] = {
+    "sgd": lambda parameters: optim.SGD(parameters, lr=9.0, momentum=0.9),
+    "nesterov": lambda parameters: optim.SGD(parameters, lr=9.0, momentum=0.9, nesterov=True),
+    "rmsprop": lambda parameters: optim.RMSprop(parameters, lr=9.0, momentum=0.9),
+    "adam": lambda parameters: optim.Adam(parameters, lr=9.0),
+    "adamw": lambda parameters: optim.AdamW(parameters, lr=9.0),
+    "nadam": lambda parameters: optim.NAdam(parameters, lr=9.0),
+    "adamax": lambda parameters: optim.Adamax(parameters, lr=9.0),
+}
+
+
+def rate(step: int, schedule: str = "first") -> float:
+    """The exact rate; all are float64 numbers."""
+    if schedule == "first":
+        return float(exact_rate(step, LOW, HIGH, UP))
+    return float(exact_rate(step, 0.0, 2.0, 2, mode="triangular2"))
+
+
+def momentum(step: int) -> float:
+    """The mirror of the exact rate."""
+    return float(Fraction(3, 4) - (Fraction(rate(step)) - Fraction(LOW)) / 4)
+
+
+def parameter() -> Any:
+    return torch.zeros(2, requires_grad=True)
+
+
+def sgd(**options: Any) -> Any:
+    return optim.SGD([parameter()], **{"lr": 9.0} | options)
+
+
+def groups(*names: str, **options: Any) -> Any:
+    return optim.SGD([{"params": [parameter()], "name": name} for name in names], **{"lr": 9.0} | options)
+
+
+def applied(optimizer: Any) -> list[float]:
+    return [float(group["lr"]) for group in optimizer.param_groups]
+
+
+def applied_momentum(optimizer: Any) -> list[float]:
+    return [float(g["betas"][0] if "betas" in g else g["momentum"]) for g in optimizer.param_groups]
+
+
+# The scheduler
+
+
+def test_it_is_one_of_pytorchs_schedulers() -> None:
+    scheduler = clr.torch.LRScheduler(sgd(), SCHEDULE)
+    assert isinstance(scheduler, schedulers.LRScheduler)
+    assert scheduler.optimizer.param_groups[0]["lr"] == rate(0)
+
+
+def test_rates_are_those_of_the_schedule_and_have_their_own_names() -> None:
+    optimizer = sgd()
+    scheduler = clr.torch.LRScheduler(optimizer, SCHEDULE)
+    for step in range(30):
+        assert applied(optimizer) == scheduler.get_last_lr() == [rate(step)]
+        assert scheduler.get_next_lr() == [rate(step + 1)]
+        assert scheduler.last_epoch == step
+        optimizer.step()
+        scheduler.step()
+
+
+def test_it_starts_where_it_is_told() -> None:
+    optimizer = sgd()
+    scheduler = clr.torch.LRScheduler(optimizer, SCHEDULE, last_epoch=6)
+    assert (scheduler.last_epoch, applied(optimizer)) == (7, [rate(7)])
+    scheduler.step(2)
+    assert (scheduler.last_epoch, applied(optimizer)) == (2, [rate(2)])
+
+
+def test_initial_lr_is_neither_written_nor_read() -> None:
+    optimizer = sgd()
+    scheduler = clr.torch.LRScheduler(optimizer, SCHEDULE, last_epoch=3)
+    scheduler.load_state_dict(scheduler.state_dict())
+    assert "initial_lr" not in optimizer.param_groups[0]
+    optimizer.param_groups[0]["initial_lr"] = 77.0
+    scheduler.step()
+    assert optimizer.param_groups[0]["initial_lr"] == 77.0
+    assert applied(optimizer) == [rate(5)]
+    assert scheduler.base_lrs == [rate(0)]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_momentum_is_cycled(name: str) -> None:
+    weight = parameter()
+    optimizer = OPTIMIZERS[name]([weight])
+    others = optimizer.param_groups[0].get("betas", (None,))[1:]
+    scheduler = clr.torch.LRScheduler(optimizer, SCHEDULE, MOMENTUM)
+    for step in range(12):
+        assert (applied(optimizer), applied_momentum(optimizer)) == ([rate(step)], [momentum(step)])
+        assert optimizer.param_groups[0].get("betas", (None,))[1:] == others
+        weight.grad = torch.ones(2)
+        optimizer.step()
+        scheduler.step()
+    assert bool(weight.isfinite().all())
+
+
+def test_momentum_may_be_any_schedule() -> None:
+    optimizer = sgd(momentum=0.9)
+    scheduler = clr.torch.LRScheduler(optimizer, SCHEDULE, clr.ramp(0.5, 0.75, steps=2))
+    seen = [applied_momentum(optimizer)]
+    for _ in range(3):
+        scheduler.step()
+        seen.append(applied_momentum(optimizer))
+    assert seen == [[0.5], [0.625], [0.75], [0.75]]
+
+
+def test_momentum_that_is_off_stays_off() -> None:
+    optimizer = sgd(momentum=0.0)
+    with pytest.warns(UserWarning, match=r"^the momentum of the optimizer is off \(0\), and stays so$"):
+        scheduler = clr.torch.LRScheduler(optimizer, SCHEDULE, MOMENTUM)
+    scheduler.step()
+    assert (applied(optimizer), applied_momentum(optimizer)) == ([rate(1)], [0.0])
+    both = optim.SGD([{"params": [parameter()], "momentum": 0.0}, {"params": [parameter()], "momentum": 0.9}], lr=1.0)
+    clr.torch.LRScheduler(both, SCHEDULE, MOMENTUM).step()
+    assert applied_momentum(both) == [0.0, momentum(1)]
+
+
+def test_momentum_that_the_schedule_brings_to_0_comes_back() -> None:
+    optimizer = sgd(momentum=0.9)
+    scheduler = clr.torch.LRScheduler(optimizer, SCHEDULE, clr.phases((0.5, 0.0, 0.5), (1, 1)))
+    seen = []
+    for _ in range(3):
+        seen += applied_momentum(optimizer)
+        scheduler.step()
+    assert seen == [0.5, 0.0, 0.5]
+
+
+# Groups
+
+
+def test_one_schedule_serves_all_groups_also_later_ones() -> None:
+    optimizer = groups("a", "b")
+    scheduler = clr.torch.LRScheduler(optimizer, SCHEDULE)
+    optimizer.add_param_group({"params": [parameter()], "lr": 5.0})
+    scheduler.step()
+    assert applied(optimizer) == scheduler.get_last_lr() == [rate(1)] * 3
+
+
+def test_a_schedule_for_each_group() -> None:
+    optimizer = groups("a", "b", momentum=0.9)
+    scheduler = clr.torch.LRScheduler(optimizer, [SCHEDULE, OTHER], [MOMENTUM, clr.constant(0.25)])
+    assert applied(optimizer) == [rate(0), rate(0, "other")]
+    optimizer.add_param_group({"params": [parameter()], "lr": 5.0})
+    scheduler.step()
+    assert applied(optimizer) == scheduler.get_last_lr() == [rate(1), rate(1, "other"), rate(1, "other")]
+    assert applied_momentum(optimizer) == [momentum(1), 0.25, 0.25]
+    assert scheduler.get_next_lr() == [rate(2), rate(2, "other"), rate(2, "other")]
+
+
+def test_a_schedule_for_each_named_group() -> None:
+    optimizer = groups("body", "head", "frozen")
+    scheduler = clr.torch.LRScheduler(optimizer, {"head": OTHER, "body": SCHEDULE})
+    optimizer.add_param_group({"params": [parameter()], "lr": 5.0})
+    optimizer.add_param_group({"params": [parameter()], "lr": 5.0, "name": "head"})
+    scheduler.step()
+    assert applied(optimizer) == scheduler.get_last_lr() == [rate(1), rate(1, "other"), 9.0, 5.0, rate(1, "other")]
+
+
+def test_a_multiple_for_a_group() -> None:
+    optimizer = groups("a", "b")
+    clr.torch.LRScheduler(optimizer, [SCHEDULE, SCHEDULE * 0.5]).step()
+    assert applied(optimizer) == [rate(1), rate(1) / 2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ((None,), TypeError, r"`schedule` must be a schedule\. Received: None\."),
+        ((0.1,), TypeError, r"`schedule` must be a schedule\. Received: 0\.1\."),
+        (([SCHEDULE],), ValueError, r"`schedule` must be one schedule, or one for each group\. Received: 1 for 2\."),
+        (([SCHEDULE, 1],), TypeError, r"`schedule` must be a schedule\. Received: 1\."),
+        (({"c": SCHEDULE},), ValueError, r"`schedule` has names that no group has: 'c'\."),
+        ((SCHEDULE, 0.9), TypeError, r"`momentum` must be a schedule\. Received: 0\.9\."),
+        ((SCHEDULE, SCHEDULE), ValueError, r"`momentum` must be a number from 0 to below 1\. Received: clr\.triang.*"),
+        ((SCHEDULE, None, -2), ValueError, r"`last_epoch \+ 1` must be a whole number of steps, 0 or more\. .*"),
+    ],
+)
+def test_bad_arguments(arguments: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=f"^{message}$"):
+        clr.torch.LRScheduler(groups("a", "b", momentum=0.9), *arguments)
+
+
+def test_bad_optimizers() -> None:
+    with pytest.raises(TypeError, match=r"^`optimizer` must be a torch\.optim\.Optimizer\. Received: 3\.$"):
+        clr.torch.LRScheduler(3, SCHEDULE)
+    with pytest.raises(ValueError, match=r"^`momentum` needs an optimizer that has one\. Received: Adagrad\.$"):
+        clr.torch.LRScheduler(optim.Adagrad([parameter()]), SCHEDULE, MOMENTUM)
+
+
+# Tensors
+
+
+def test_tensors_are_written_in_place() -> None:
+    rate_tensor, beta = torch.tensor(9.0, dtype=torch.float64), torch.tensor(0.5, dtype=torch.float64)
+    optimizer = optim.Adam([parameter()], lr=rate_tensor, betas=(beta, torch.tensor(0.999)), capturable=False)
+    held = optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["betas"]
+    scheduler = clr.torch.LRScheduler(optimizer, SCHEDULE, MOMENTUM)
+    for step in range(1, 6):
+        scheduler.step()
+        assert (applied(optimizer), applied_momentum(optimizer)) == ([rate(step)], [momentum(step)])
+    assert optimizer.param_groups[0]["lr"] is held[0]
+    assert optimizer.param_groups[0]["betas"] is held[1]
+
+
+def test_tensors_are_never_shared_between_groups() -> None:
+    shared = torch.tensor(9.0, dtype=torch.float64)
+    optimizer = optim.SGD([{"params": [parameter()], "lr": shared}, {"params": [parameter()], "lr": shared}], lr=shared)
+    scheduler = clr.torch.LRScheduler(optimizer, [SCHEDULE, OTHER])
+    assert applied(optimizer) == [rate(0), rate(0, "other")]
+    optimizer.add_param_group({"params": [parameter()], "lr": optimizer.param_groups[0]["lr"]})
+    scheduler.step()
+    assert applied(optimizer) == [rate(1), rate(1, "other"), rate(1, "other")]
+    assert optimizer.param_groups[0]["lr"] is shared
+    assert len({id(group["lr"]) for group in optimizer.param_groups}) == 3
+
+
+@pytest.mark.parametrize("drive", ["scheduler", "follower"])
+def test_a_compiled_step_is_not_compiled_again(drive: str) -> None:
+    torch.compiler.reset()
+    torch._dynamo.utils.counters.clear()
+    weight = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    lr, beta = torch.tensor(9.0, dtype=torch.float64), torch.tensor(0.9, dtype=torch.float64)
+    optimizer = optim.Adam([weight], lr=lr, betas=(beta, torch.tensor(0.999)))
+    made: Any = clr.torch.LRScheduler if drive == "scheduler" else clr.torch.Follower
+    driver = made(optimizer, SCHEDULE, MOMENTUM)
+    compiled = torch.compile(optimizer.step, backend="eager")
+    frames = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for step in range(200):
+            assert (float(lr), float(beta)) == (rate(step), momentum(step))
+            weight.grad = torch.ones_like(weight)
+            compiled()
+            if drive == "scheduler":
+                driver.step()
+            frames.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+    assert frames[0] > 0
+    assert frames[3] == frames[-1]
+
+
+# State
+
+
+def saved(state: Any) -> Any:
+    """Through a file, read without running any code."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+def test_state_is_the_step_and_the_schedules_as_plain_data() -> None:
+    scheduler = clr.torch.LRScheduler(sgd(momentum=0.9), SCHEDULE, MOMENTUM)
+    scheduler.step()
+    state = scheduler.state_dict()
+    assert state == {"last_epoch": 1, "schedule": SCHEDULE.to_dict(), "momentum": MOMENTUM.to_dict()}
+    assert saved(state) == state
+
+
+def test_loading_applies_the_rate_and_leaves_the_caller_s_state_alone() -> None:
+    optimizer = sgd(momentum=0.9)
+    scheduler = clr.torch.LRScheduler(optimizer, SCHEDULE, MOMENTUM)
+    for _ in range(7):
+        scheduler.step()
+    state = saved(scheduler.state_dict())
+    before = copy.deepcopy(state)
+    fresh = sgd(momentum=0.9)
+    again = clr.torch.LRScheduler(fresh, SCHEDULE, MOMENTUM)
+    for _ in range(2):
+        again.load_state_dict(state)
+        assert state == before
+        assert (again.last_epoch, applied(fresh), applied_momentum(fresh)) == (7, [rate(7)], [momentum(7)])
+
+
+def test_loading_the_state_of_another_schedule_says_so() -> None:
+    state = clr.torch.LRScheduler(sgd(), SCHEDULE, last_epoch=4).state_dict()
+    optimizer = sgd()
+    scheduler = clr.torch.LRScheduler(optimizer, OTHER)
+    with pytest.warns(
+        UserWarning, match=r"^the state was saved with another schedule, \{'clr': 1, .*; it goes on with"
+    ):
+        scheduler.load_state_dict(state)
+    assert applied(optimizer) == [rate(5, "other")]
+    with pytest.raises(
+        ValueError, match=r"^the state of a scheduler must have `last_epoch`\. Received: \['_step'\]\.$"
+    ):
+        scheduler.load_state_dict({"_step": 3})
+
+
+def test_a_scaling_function_without_a_name_can_be_saved_too() -> None:
+    schedule = clr.cyclic(0.0, 1.0, 4, scale_fn=lambda cycle: 1 / cycle)
+    scheduler = clr.torch.LRScheduler(sgd(), [schedule])
+    scheduler.step()
+    state = saved(scheduler.state_dict())
+    again = clr.torch.LRScheduler(sgd(), [schedule])
+    again.load_state_dict(state)
+    assert again.get_last_lr() == [0.25]
+
+
+@pytest.mark.parametrize("way", [copy.deepcopy, lambda scheduler: pickle.loads(pickle.dumps(scheduler))])
+def test_copies_drive_an_optimizer_of_their_own(way: Any) -> None:
+    optimizer = sgd(momentum=0.9)
+    scheduler = clr.torch.LRScheduler(optimizer, SCHEDULE, MOMENTUM, last_epoch=2)
+    again = way(scheduler)
+    again.step()
+    assert (applied(optimizer), applied(again.optimizer)) == ([rate(3)], [rate(4)])
+    assert applied_momentum(again.optimizer) == [momentum(4)]
+
+
+@pytest.mark.parametrize("make", ["LRScheduler", "Follower"])
+def test_nothing_is_kept_alive(make: str) -> None:
+    model = torch.nn.Linear(2, 1)
+    optimizer = optim.Adam(model.parameters())
+    driver = getattr(clr.torch, make)(optimizer, SCHEDULE, MOMENTUM)
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    references = [weakref.ref(thing) for thing in (model, optimizer, driver)]
+    gc.collect()
+    gc.disable()
+    try:
+        del model, optimizer, driver
+        assert [reference() for reference in references] == [None] * 3
+    finally:
+        gc.enable()
+
+
+# Beside PyTorch's own schedulers
+
+
+@pytest.fixture
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+        yield
+
+
+@pytest.mark.usefixtures("_quiet")
+def test_in_a_sequence() -> None:
+    optimizer = sgd(lr=8.0)
+    first = schedulers.ConstantLR(optimizer, factor=0.5, total_iters=100)
+    second = clr.torch.LRScheduler(optimizer, SCHEDULE)
+    sequence = schedulers.SequentialLR(optimizer, [first, second], milestones=[3])
+    seen = []
+    for _ in range(10):
+        seen += applied(optimizer)
+        assert sequence.get_last_lr() == applied(optimizer)
+        optimizer.step()
+        sequence.step()
+    assert seen == [4.0] * 3 + [rate(step) for step in range(7)]
+
+
+@pytest.mark.usefixtures("_quiet")
+def test_first_in_a_sequence_and_resumed() -> None:
+    def make() -> Any:
+        optimizer = sgd(lr=8.0)
+        second = schedulers.ConstantLR(optimizer, factor=0.5, total_iters=100)
+        first = clr.torch.LRScheduler(optimizer, SCHEDULE)
+        return optimizer, schedulers.SequentialLR(optimizer, [first, second], milestones=[6])
+
+    optimizer, sequence = make()
+    seen = []
+    for _ in range(10):
+        seen += applied(optimizer)
+        optimizer.step()
+        sequence.step()
+        state = saved({"optimizer": optimizer.state_dict(), "sequence": sequence.state_dict()})
+        optimizer, sequence = make()
+        optimizer.load_state_dict(state["optimizer"])
+        sequence.load_state_dict(state["sequence"])
+    assert seen[:6] == [rate(step) for step in range(6)]
+
+
+@pytest.mark.usefixtures("_quiet")
+def test_in_a_chain() -> None:
+    optimizer = groups("a", "b")
+    first = clr.torch.LRScheduler(optimizer, {"a": SCHEDULE})
+    second = clr.torch.LRScheduler(optimizer, {"b": OTHER})
+    chain = schedulers.ChainedScheduler([first, second], optimizer=optimizer)
+    for step in range(6):
+        assert applied(optimizer) == [rate(step), rate(step, "other")]
+        optimizer.step()
+        chain.step()
+    assert chain.get_last_lr() == [rate(6), rate(6, "other")]
+
+
+# The follower
+
+
+def test_the_rate_follows_the_optimizer_s_updates() -> None:
+    weight = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    optimizer = optim.SGD([weight], lr=9.0)
+    follower = clr.torch.Follower(optimizer, SCHEDULE)
+    sum_of_rates = Fraction(0)
+    for update in range(20):
+        assert (follower.updates, follower.get_next_lr(), applied(optimizer)) == (
+            update,
+            [rate(update)],
+            [rate(update)],
+        )
+        weight.grad = torch.ones_like(weight)
+        optimizer.step()
+        assert follower.get_last_lr() == [rate(update)]
+        sum_of_rates += Fraction(rate(update))
+    assert float(weight.detach()) == -sum_of_rates
+
+
+def test_accumulated_gradients_are_one_update() -> None:
+    weight = torch.zeros(1, requires_grad=True)
+    optimizer = optim.SGD([weight], lr=9.0, momentum=0.9)
+    follower = clr.torch.Follower(optimizer, SCHEDULE, MOMENTUM)
+    for batch in range(12):
+        (weight * 2).sum().backward()
+        if batch % 4 == 3:
+            optimizer.step()
+            optimizer.zero_grad()
+    assert follower.updates == 3
+    assert (applied(optimizer), applied_momentum(optimizer)) == ([rate(3)], [momentum(3)])
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_updates_that_a_scaler_skips_do_not_count(fused: bool) -> None:
+    weight = torch.zeros(1, requires_grad=True)
+    optimizer = optim.Adam([weight], lr=9.0, fused=fused)
+    follower = clr.torch.Follower(optimizer, SCHEDULE)
+    scaler = torch.amp.GradScaler(device="cpu", init_scale=2.0**10, growth_interval=1000)
+    counts = []
+    for factor in (1.0, float("inf"), 1.0, float("inf"), float("inf"), 1.0):
+        optimizer.zero_grad()
+        scaler.scale((weight * factor).sum()).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        counts.append(follower.updates)
+    assert counts == [1, 1, 2, 2, 2, 3]
+    assert applied(optimizer) == [rate(3)]
+
+
+@pytest.mark.parametrize("order", ["follower first", "state first"])
+def test_the_count_travels_in_the_optimizer_s_state(order: str) -> None:
+    optimizer = groups("a", "b", momentum=0.9)
+    clr.torch.Follower(optimizer, [SCHEDULE, OTHER], MOMENTUM)
+    for _ in range(5):
+        optimizer.step()
+    state = saved(optimizer.state_dict())
+    fresh = groups("a", "b", momentum=0.9)
+    if order == "state first":
+        fresh.load_state_dict(state)
+    follower = clr.torch.Follower(fresh, [SCHEDULE, OTHER], MOMENTUM)
+    if order == "follower first":
+        fresh.load_state_dict(state)
+    assert follower.updates == 5
+    fresh.step()
+    assert (follower.updates, applied(fresh)) == (6, [rate(6), rate(6, "other")])
+    assert applied_momentum(fresh) == [momentum(6)] * 2
+
+
+def test_a_state_without_a_count_says_so() -> None:
+    state = sgd().state_dict()
+    optimizer = sgd()
+    follower = clr.torch.Follower(optimizer, SCHEDULE)
+    optimizer.step()
+    with pytest.warns(UserWarning, match=r"^the state has no count of updates; it goes on from 1$"):
+        optimizer.load_state_dict(state)
+    assert (follower.updates, applied(optimizer)) == (1, [rate(1)])
+
+
+def test_a_removed_follower_leaves_the_optimizer_alone() -> None:
+    optimizer = sgd()
+    follower = clr.torch.Follower(optimizer, SCHEDULE)
+    follower.remove()
+    optimizer.step()
+    assert (follower.updates, applied(optimizer)) == (0, [rate(0)])
+    del optimizer
+    gc.collect()
+    with pytest.raises(ReferenceError, match=r"^the optimizer of this follower is gone$"):
+        follower.get_next_lr()
+
+
+# Resuming in another process
+
+STEPS = 9
+PROGRAM = """
+import sys, torch, clr
+from pathlib import Path
+
+folder, drive, start, stop = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+torch.manual_seed(0)
+x = torch.rand(64, 8, generator=torch.Generator().manual_seed(1))
+y = x.sum(1, keepdim=True).sin()
+schedule = clr.warmup(clr.triangular2(0.01, 0.1, 2.5, 3), 2)
+
+def train(start, stop, state, save):
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.Tanh(), torch.nn.Linear(16, 1))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1.0)
+    make = clr.torch.LRScheduler if drive == "scheduler" else clr.torch.Follower
+    driver = make(optimizer, schedule, clr.momentum(schedule))
+    if state:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        if drive == "scheduler":
+            driver.load_state_dict(state["driver"])
+    rates = []
+    for step in range(start, stop):
+        if save:
+            torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(),
+                        "driver": driver.state_dict() if drive == "scheduler" else None}, folder / f"{step}.pt")
+        optimizer.zero_grad()
+        torch.nn.functional.mse_loss(model(x), y).backward()
+        rates.append((optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["betas"]))
+        optimizer.step()
+        if drive == "scheduler":
+            driver.step()
+    return [p.detach().clone() for p in model.parameters()], rates
+
+if start == 0:
+    torch.save(train(0, stop, None, True), folder / "whole.pt")
+else:
+    whole, rates = torch.load(folder / "whole.pt")
+    for step in range(stop):
+        weights, later = train(step, stop, torch.load(folder / f"{step}.pt", weights_only=True), False)
+        assert later == rates[step:], (step, later, rates)
+        assert all(torch.equal(a, b) for a, b in zip(weights, whole, strict=True)), step
+        print(step)
+"""
+
+
+@pytest.mark.parametrize("drive", ["scheduler", "follower"])
+def test_resuming_at_any_step_in_another_process_changes_nothing(drive: str, tmp_path: Path) -> None:
+    for start in (0, 1):
+        arguments = [sys.executable, "-c", PROGRAM, str(tmp_path), drive, str(start), str(STEPS)]
+        done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [str(step) for step in range(STEPS)]
