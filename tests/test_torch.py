@@ -264,8 +264,7 @@ def test_a_compiled_step_is_not_compiled_again(drive: str) -> None:
             if drive == "scheduler":
                 driver.step()
             frames.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
-    assert frames[0] > 0
-    assert frames[3] == frames[-1]
+    assert set(frames) == {1}  # with rates that are not tensors there would be a second
 
 
 # State
