@@ -6,9 +6,13 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import tensorflow as tf
 import torch
+from ignite.handlers.param_scheduler import LinearCyclicalScheduler
 from rich.table import Table
 from sklearn.datasets import load_digits
 
@@ -60,7 +64,6 @@ def pairs() -> Iterator[Pair]:
         yield f"{how}, training step, {mode}", ours, "at a constant rate", constant, 20
 
     schedule = clr.triangular(0.01, 0.1, 2000)
-    yield "host, one step", lambda: schedule(12_345), "torch CyclicLR.step()", _torch_step(), 500
     steps = np.arange(10_000)
     yield (
         "host, 10,000 steps in one call",
@@ -69,6 +72,116 @@ def pairs() -> Iterator[Pair]:
         lambda: [schedule(step) for step in range(10_000)],
         1,
     )
+    yield from torch_pairs(schedule)
+    yield from jax_pairs(schedule)
+
+
+def torch_pairs(schedule: clr.Schedule) -> Iterator[Pair]:
+    """One step of a scheduler, in PyTorch."""
+    peers = torch.optim.lr_scheduler
+    for groups in (1, 8):
+        for momentum in (False, True):
+            optimizer = _optimizer(groups)
+            peer: Any = peers.CyclicLR(optimizer, 0.01, 0.1, 2000, cycle_momentum=momentum)
+            optimizer.step()
+            ours = clr.torch.LRScheduler(_optimizer(groups), schedule, clr.momentum(schedule) if momentum else None)
+            what = f"{groups} group{'s' * (groups > 1)}{', with momentum' * momentum}"
+            yield f"torch scheduler, {what}", ours.step, "CyclicLR", peer.step, 500
+            optimizer = _optimizer(groups)
+            peer = peers.ConstantLR(optimizer, 1.0, 10)
+            optimizer.step()
+            yield f"torch scheduler, {what}", ours.step, "ConstantLR (no momentum)", peer.step, 500
+    one_cycle = clr.one_cycle(0.1, 10**9)
+    others: list[tuple[str, clr.Schedule, clr.Schedule | None, str, Callable[[Any], Any]]] = [
+        (
+            "one_cycle, with momentum",
+            one_cycle,
+            clr.momentum(one_cycle),
+            "OneCycleLR",
+            lambda optimizer: peers.OneCycleLR(optimizer, 0.1, 10**9),
+        ),
+        (
+            "warm_restarts",
+            clr.warm_restarts(0.1, 2000),
+            None,
+            "CosineAnnealingWarmRestarts",
+            lambda optimizer: peers.CosineAnnealingWarmRestarts(optimizer, 2000),
+        ),
+        (
+            "triangular",
+            schedule,
+            None,
+            "ignite LinearCyclicalScheduler",
+            lambda optimizer: _Ignite(LinearCyclicalScheduler(optimizer, "lr", 0.01, 0.1, 4000)),
+        ),
+    ]
+    for what, policy, mirror, name, make in others:
+        optimizer = _optimizer(1)
+        peer = make(optimizer)
+        optimizer.step()
+        ours = clr.torch.LRScheduler(_optimizer(1), policy, mirror)
+        yield f"torch scheduler, {what}", ours.step, name, peer.step, 500
+
+
+class _Ignite:
+    """Ignite's scheduler is called with an engine, which it does not look at."""
+
+    def __init__(self, scheduler: Any) -> None:
+        self.step = lambda: scheduler(None)
+
+
+def _optimizer(groups: int) -> torch.optim.Optimizer:
+    return torch.optim.SGD([{"params": [torch.zeros(1)]} for _ in range(groups)], lr=0.01, momentum=0.9)
+
+
+def jax_pairs(schedule: clr.Schedule) -> Iterator[Pair]:
+    """A call of a schedule, and a training step, both compiled by JAX."""
+    count = jnp.asarray(12_345)
+    constant = jax.jit(optax.constant_schedule(0.01))
+    policies: dict[str, Callable[[Any], Any]] = {
+        "triangular": schedule,
+        "exp_range": clr.exp_range(0.01, 0.1, 2000),
+        "one_cycle": clr.one_cycle(0.1, 100_000),
+        "warm_restarts, cycle_mult 2": clr.warm_restarts(0.1, 2000, cycle_mult=2),
+    }
+    for name, policy in policies.items():
+        ours = jax.jit(policy)
+        yield f"JAX jit, {name}", partial(_done, ours, count), "a constant", partial(_done, constant, count), 100
+    theirs = jax.jit(optax.cosine_onecycle_schedule(100_000, 0.1))
+    ours = jax.jit(policies["one_cycle"])
+    yield "JAX jit, one_cycle", partial(_done, ours, count), "optax one-cycle", partial(_done, theirs, count), 100
+    for name, policy in policies.items():
+        yield f"JAX jit, training step, {name}", _jax_training(policy), "at a constant rate", _jax_training(0.01), 20
+
+
+def _done(function: Callable[..., Any], *arguments: Any) -> Any:
+    return jax.block_until_ready(function(*arguments))
+
+
+def _jax_training(rate: Any) -> Callable[[], Any]:
+    """A compiled training step of a small classifier of handwritten digits, batch 128."""
+    data = load_digits()
+    x, y = jnp.asarray(data.data[:128] / 16, jnp.float32), jnp.asarray(data.target[:128])
+    keys = jax.random.split(jax.random.key(0))
+    weights = (0.1 * jax.random.normal(keys[0], (64, 512)), 0.1 * jax.random.normal(keys[1], (512, 10)))
+    optimizer = optax.sgd(rate)
+
+    def loss(weights: Any) -> Any:
+        logits = jax.nn.relu(x @ weights[0]) @ weights[1]
+        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+    @jax.jit
+    def update(weights: Any, state: Any) -> Any:
+        updates, state = optimizer.update(jax.grad(loss)(weights), state)
+        return optax.apply_updates(weights, updates), state
+
+    current = weights, optimizer.init(weights)
+
+    def step() -> None:
+        nonlocal current
+        current = jax.block_until_ready(update(*current))
+
+    return step
 
 
 def _time(function: Callable[[], Any], calls: int) -> float:
@@ -113,10 +226,3 @@ def _training(make_rate: Callable[..., Any], jit_compile: bool) -> Callable[[], 
         return loss
 
     return function  # type: ignore[no-any-return]
-
-
-def _torch_step() -> Callable[[], Any]:
-    optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.01)
-    scheduler = torch.optim.lr_scheduler.CyclicLR(optimizer, 0.01, 0.1, 2000, cycle_momentum=False)
-    optimizer.step()
-    return scheduler.step
