@@ -431,10 +431,7 @@ class Phases(_OnWave):
         if not self.lengths:
             return f"The learning rate is {self.levels[0]!r} at every step."
         ways = [f"to {level!r} in {steps!r} steps" for level, steps in zip(self.levels[1:], self.lengths, strict=True)]
-        return (
-            f"The learning rate goes from {self.levels[0]!r} {', '.join(ways)}{_along(self.shape)}.\n"
-            f"It is at its end after {self.total_steps} steps, and stays as it is."
-        )
+        return f"The learning rate goes from {self.levels[0]!r} {', '.join(ways)}{_along(self.shape)}, and stays there."
 
     def __repr__(self) -> str:
         return call("phases", shown_arguments(self))

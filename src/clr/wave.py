@@ -7,7 +7,6 @@ slope a step is, and `rate` serves both, in every framework.
 """
 
 import math
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -133,12 +132,13 @@ class Track(NamedTuple):
         """The track as far as the integers of a namespace go, its slopes merged as in `Wave.within`."""
         if xp.exact and xp.largest > _FARTHEST:
             return self
-        rows, count = [], bisect_right(self.first, xp.largest)
-        for foot, rest, low, high, *slope in self.rows[:count]:
+        first = tuple([start for start in self.first if start <= xp.largest])
+        rows = []
+        for foot, rest, low, high, *slope in self.rows[: len(first)]:
             beyond = max(foot - xp.largest, 0)  # the foot may lie farther than the last step that can be counted
             rows.append((foot - beyond, rest + beyond, low, high, *(slope if xp.exact else merged(tuple(slope)))))
-        ends = self.ends[: bisect_right(self.ends, xp.largest)]
-        return self._replace(first=self.first[:count], rows=tuple(rows), ends=ends)
+        ends = tuple([end for end in self.ends if end <= xp.largest])
+        return self._replace(first=first, rows=tuple(rows), ends=ends)
 
     def at(self, xp: Namespace, step: Any) -> Place:
         """Where ``step`` lies."""
