@@ -206,7 +206,7 @@ def evaluate(xp: Namespace, wave: Wave | Track, scaling: Scaling | None, bound: 
 
 
 def rate(xp: Namespace, shape: Shape, low: Any, high: Any, slope: Slope, ticks: Any, scale: Any) -> Any:
-    """The rate, low + (high - low) * height * scale (Smith 2017, section 3.1): the height is 0 at the foot and 1 at the top."""
+    """The rate, low + (high - low) * height * scale, where height is 0 at the foot, 1 at the top (Smith 2017, 3.1)."""
     rise, lost = shape.climb(xp, slope, ticks)
     scaled = rise if scale is None else rise * scale
     result = low + scaled
