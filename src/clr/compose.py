@@ -205,10 +205,10 @@ class Multiple(_OfOne):
     factor: float
 
     def __post_init__(self) -> None:
-        self._set(
-            schedule=_schedule("schedule", self.schedule),
-            factor=checks.base_rate("factor", self.factor),
-        )
+        factor = checks.base_rate("factor", self.factor)
+        highest = _schedule("schedule", self.schedule).bounds[1]
+        checks.base_rate("schedule * factor", highest * factor)  # or it would be infinite later
+        self._set(factor=factor)
 
     def rate(self, xp: Namespace, step: Any) -> Any:
         return self.schedule.rate(xp, step) * self.factor

@@ -310,12 +310,13 @@ def one_cycle_fastai(
 
 
 def _through(corners: list[tuple[Fraction, float]], shape: str, total_steps: int) -> Phases:
-    """The phases between corners, without those of no length."""
+    """The phases between corners. Without a rise it starts at the peak, without a fall it ends there."""
     kept = corners[:1]
     for corner in corners[1:]:
-        if corner[0] - kept[-1][0] < Fraction(1, 1000):
-            kept.pop()
-        kept.append(corner)
+        if corner[0] - kept[-1][0] >= Fraction(1, 1000):
+            kept.append(corner)
+        elif len(kept) == 1:
+            kept = [corner]
     lengths = tuple(end - start for (start, _), (end, _) in pairwise(kept))
     return Phases(tuple(level for _, level in kept), lengths, shape, total_steps)  # type: ignore[arg-type]
 

@@ -186,7 +186,7 @@ def growing(low: float, high: float, up: Fraction, down: Fraction, factor: Fract
 
 def _cycles(low: float, high: float, up: Fraction, down: Fraction, factor: Fraction) -> Iterator[Leg]:
     start = Fraction(0)
-    while start < _FARTHEST and up + down >= 1:
+    while start < _FARTHEST and (factor > 1 or up + down >= 1 or not start):
         top, end = start + up, start + up + down
         if up:
             yield Leg(start, top, low, high)
