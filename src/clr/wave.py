@@ -18,7 +18,6 @@ from clr.shapes import SHAPES, Shape, Slope, merged
 
 _FINEST_TICK = 1000  # parts of a step
 _FARTHEST = 1 << 63  # steps; what starts later is reached by no integer array
-_SHORTEST = Fraction(1, _FINEST_TICK)  # steps
 _FINEST = 1 << 200  # starts in a table are exact, or rounded to this part of a step
 
 
@@ -169,7 +168,7 @@ def track(legs: Iterable[Leg], slopes_per_cycle: int, shape: str) -> Track:
         foot, sign = (start, 1) if before <= after else (end, -1)
         whole = sign * math.ceil(sign * foot)  # the nearest whole step on the slope
         low, high = sorted((before, after))
-        slope = kind.slope(Fraction(high) - Fraction(low), max(end - start, _SHORTEST))
+        slope = kind.slope(Fraction(high) - Fraction(low), end - start or 1)
         first.append(math.ceil(start))
         rows.append((whole, float(abs(whole - foot)), low, high, *slope))
         if number and number % slopes_per_cycle == 0:
