@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 GAMMA = 0.99994  # the paper's
 POLICIES = ("triangular", "triangular2", "exp_range")  # the modes that have a function of their own
 _FINEST_LENGTH = 10**6  # parts of a step; a phase is not counted in ticks, so its length may be finer
+_ROUNDING = Fraction(1, 2**52)  # by how much lengths that are floats may come to more than their sum
 
 
 class Schedule(ABC):
@@ -397,7 +398,7 @@ class Phases(_OnWave):
             )
         shape = checks.choice("shape", self.shape, SHAPES)
         starts = list(accumulate(lengths, initial=Fraction(0)))
-        least = math.ceil(starts[-1])
+        least = math.ceil(starts[-1] * (1 - _ROUNDING))
         total = math.floor(starts[-1]) + 1
         if self.total_steps is not None:
             total = checks.count("total_steps", self.total_steps)
