@@ -1,0 +1,406 @@
+"""The rates of every schedule by their definitions, in exact arithmetic: slow, and with no code shared.
+
+A schedule is described as plain data: the name of the function that makes it as "make", beside that function's
+arguments. "multiple", "clip" and "after_end" stand for the operator and the methods of a schedule.
+`exact` gives the rate before any rounding; cosines and powers are taken to 80 digits.
+"""
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import Any
+
+import mpmath
+
+import clr
+
+GOLDEN = Path(__file__).parent / "golden" / "family.jsonl"
+LAST = 2**53 - 1
+FARTHEST = 2**63
+NEGLIGIBLE = 4000  # a factor of 2 ** -4000 leaves nothing of any float64
+
+Plain = dict[str, Any]
+
+ONE_CYCLE = {
+    "pct_start": 0.3,
+    "anneal_strategy": "cos",
+    "div_factor": 25.0,
+    "final_div_factor": 1e4,
+    "three_phase": False,
+}
+FASTAI = {"pct_start": 0.25, "div": 25.0, "div_final": 1e5}
+CYCLES = ("cyclic", "triangular", "triangular2", "exp_range", "warm_restarts")
+
+
+def made(plain: Plain) -> clr.Schedule:
+    """The schedule under test."""
+    arguments = dict(plain)
+    make = arguments.pop("make")
+    if "schedules" in arguments:
+        arguments["schedules"] = [made(part) for part in arguments["schedules"]]
+    if "schedule" in arguments:
+        arguments["schedule"] = made(arguments["schedule"])
+    if make in ("multiple", "clip", "after_end"):
+        schedule: clr.Schedule = arguments.pop("schedule")
+        if make == "multiple":
+            return schedule * arguments["factor"]
+        return schedule.clip(**arguments) if make == "clip" else schedule.after_end(**arguments)
+    result: clr.Schedule = getattr(clr, make)(**arguments)
+    return result
+
+
+# What it is
+
+
+@dataclass(frozen=True)
+class Cycles:
+    """Cycles that rise and fall, each a number of times as long as the one before."""
+
+    low: Fraction
+    high: Fraction
+    up: Fraction
+    down: Fraction
+    mode: str
+    gamma: float
+    shape: str
+    factor: Fraction
+
+
+@dataclass(frozen=True)
+class Corners:
+    """Slopes through corners, and a number of steps after which it counts as ended."""
+
+    at: tuple[tuple[Fraction, Fraction, Fraction, Fraction], ...]  # start, end, the rates there
+    shape: str
+    total: int
+
+
+def nearest(number: float | Fraction, finest: int) -> Fraction:
+    """What a number stands for that need not be whole."""
+    return Fraction(number).limit_denominator(finest)
+
+
+def cycles(plain: Plain) -> Cycles:
+    """The cycles of one of `CYCLES`."""
+    make = plain["make"]
+    if make == "warm_restarts":
+        decay = plain.get("peak_decay", 1.0)
+        up, down, mode, gamma, shape = 0, plain["first_cycle"], "peak_decay", decay, "cosine"
+    else:
+        up = plain["step_size"]
+        down = plain.get("step_size_down")
+        down = up if down is None else down
+        mode = plain.get("mode", "triangular") if make == "cyclic" else make
+        gamma, shape = plain.get("gamma", 0.99994), plain.get("shape", "linear")
+    return Cycles(
+        Fraction(plain.get("base_lr", 0.0)),
+        Fraction(plain["max_lr"]),
+        nearest(up, 1000),
+        nearest(down, 1000),
+        mode,
+        gamma,
+        shape,
+        nearest(plain.get("cycle_mult", 1), 10**6),
+    )
+
+
+def corners(plain: Plain) -> Corners:
+    """The corners of all others that are not made of schedules."""
+    match plain["make"]:
+        case "constant":
+            return Corners(((Fraction(0), Fraction(0), *[Fraction(plain["lr"])] * 2),), "linear", 1)
+        case "ramp":
+            levels, lengths = [plain["start"], plain["end"]], [plain["steps"]]
+        case "phases":
+            levels, lengths = plain["levels"], plain.get("lengths", ())
+        case "trapezoid":
+            base, up, down = plain.get("base_lr", 0.0), plain["warmup_steps"], plain["decay_steps"]
+            levels, lengths = (
+                [base, plain["max_lr"], plain["max_lr"], base],
+                [up, plain["total_steps"] - 1 - up - down, down],
+            )
+        case "one_cycle":
+            return one_cycle(ONE_CYCLE | plain)
+        case "one_cycle_fastai":
+            arguments = FASTAI | plain
+            total, peak = plain["total_steps"], Fraction(plain["max_lr"])
+            first, last = (peak / Fraction(arguments[name]) for name in ("div", "div_final"))
+            places = [Fraction(0), nearest(arguments["pct_start"], 10**6) * total, Fraction(total)]
+            return Corners(slopes(places, [first, peak, last]), "cosine", total)
+        case make:
+            raise ValueError(make)
+    if not lengths:
+        return corners({"make": "constant", "lr": levels[0]})
+    places = list(accumulate((nearest(steps, 10**6) for steps in lengths), initial=Fraction(0)))
+    total = plain.get("total_steps") or math.floor(places[-1]) + 1
+    return Corners(slopes(places, list(map(Fraction, levels))), plain.get("shape", "linear"), total)
+
+
+def one_cycle(plain: Plain) -> Corners:
+    total, peak = plain["total_steps"], Fraction(plain["max_lr"])
+    first = peak / Fraction(plain["div_factor"])
+    last = first / Fraction(plain["final_div_factor"])
+    up = max(nearest(plain["pct_start"], 10**6) * total - 1, Fraction(0))
+    if plain["three_phase"]:
+        places, levels = [Fraction(0), up, 2 * up, Fraction(total - 1)], [first, peak, first, last]
+    else:
+        places, levels = [Fraction(0), up, Fraction(total - 1)], [first, peak, last]
+    return Corners(slopes(places, levels), {"cos": "cosine"}.get(plain["anneal_strategy"], "linear"), total)
+
+
+def slopes(places: list[Fraction], levels: list[Fraction]) -> tuple[tuple[Fraction, Fraction, Fraction, Fraction], ...]:
+    """The slopes between corners; those of no length are left out."""
+    ways = zip(pairwise(places), pairwise(levels), strict=True)
+    return tuple((start, end, *rates) for (start, end), rates in ways if end > start)
+
+
+# The cycle at a step
+
+
+@cache
+def starts(up: Fraction, down: Fraction, factor: Fraction) -> tuple[Fraction, ...]:
+    """Where growing or shrinking cycles begin, and where the last one ends."""
+    result, length = [Fraction(0)], up + down
+    while result[-1] < FARTHEST and (factor > 1 or length >= 1 or len(result) == 1):
+        result.append(result[-1] + length)
+        length *= factor
+    return tuple(result)
+
+
+def place(wave: Cycles, step: int) -> tuple[int, Fraction, Fraction] | None:
+    """The cycle at a step, how far into it the step is, and by how much it is longer than the first; or the end."""
+    if wave.factor == 1:
+        cycle, offset = divmod(Fraction(step), wave.up + wave.down)
+        return cycle, offset, Fraction(1)
+    turns = starts(wave.up, wave.down, wave.factor)
+    for cycle, (start, end) in enumerate(pairwise(turns)):
+        if start <= step < end:
+            return cycle, step - start, wave.factor**cycle
+    return None
+
+
+# The rate
+
+
+def climbed(shape: str, part: Fraction) -> Fraction:
+    """How high a slope has come after a part of its length, of 1."""
+    if shape == "linear":
+        return part
+    with mpmath.workdps(80):
+        return fraction((1 - mpmath.cos(mpmath.pi * mpmath.mpf(part.numerator) / part.denominator)) / 2)
+
+
+def power(gamma: float, exponent: int) -> Fraction:
+    with mpmath.workdps(80):
+        result = mpmath.power(mpmath.mpf(gamma), exponent)
+        return Fraction(0) if result < mpmath.mpf(2) ** -NEGLIGIBLE else fraction(result)
+
+
+def fraction(number: Any) -> Fraction:
+    if number == 0:
+        return Fraction(0)
+    return Fraction(int(number.man)) * (-1 if number < 0 else 1) * Fraction(2) ** int(number.exp)
+
+
+def scale(wave: Cycles, step: int, cycle: int) -> Fraction:
+    match wave.mode:
+        case "triangular":
+            return Fraction(1)
+        case "triangular2":
+            return Fraction(1, 2 ** min(cycle, NEGLIGIBLE))
+        case "exp_range":
+            return power(wave.gamma, step)
+        case "peak_decay":
+            return power(wave.gamma, cycle)
+    raise ValueError(wave.mode)
+
+
+def exact(plain: Plain, step: int) -> Fraction:
+    """The rate at a step."""
+    make = plain["make"]
+    if make in CYCLES:
+        wave = cycles(plain)
+        where = place(wave, step)
+        if where is None:
+            return wave.low
+        cycle, offset, factor = where
+        up, down = wave.up * factor, wave.down * factor
+        height = climbed(wave.shape, offset / up if offset < up else (up + down - offset) / down)
+        return wave.low + (wave.high - wave.low) * height * scale(wave, step, cycle)
+    if make == "join":
+        own, part = part_at(plain, step)
+        return exact(part, own)
+    if make == "warmup":
+        count = plain["steps"]
+        if step >= count:
+            return exact(plain["schedule"], step - count)
+        start = Fraction(plain.get("start", 0.0))
+        height = climbed(plain.get("shape", "linear"), Fraction(step, count))
+        return start + (exact(plain["schedule"], 0) - start) * height
+    if make == "multiple":
+        return exact(plain["schedule"], step) * Fraction(plain["factor"])
+    if make == "clip":
+        rate = max(exact(plain["schedule"], step), Fraction(plain.get("low", 0.0)))
+        high = plain.get("high")
+        return rate if high is None else min(rate, Fraction(high))
+    if make == "momentum":
+        lowest, highest = bounds(plain["schedule"])
+        low, high = Fraction(plain.get("low", 0.85)), Fraction(plain.get("high", 0.95))
+        if lowest == highest:
+            return high
+        return high - (high - low) * (exact(plain["schedule"], step) - lowest) / (highest - lowest)
+    if make == "after_end":
+        steps = total(plain["schedule"])
+        assert steps is not None
+        return exact(plain["schedule"], step % steps if plain["rule"] == "repeat" else step)
+    through = corners(plain)
+    for start, end, before, after in through.at:
+        if start <= step < end:
+            return before + (after - before) * climbed(through.shape, (step - start) / (end - start))
+    return through.at[-1][-1]
+
+
+def rate(plain: Plain, step: int) -> float:
+    """The exact rate, rounded once to float64."""
+    return float(exact(plain, step))
+
+
+def part_at(plain: Plain, step: int) -> tuple[int, Plain]:
+    """The step of its own, and the schedule of a join that is on."""
+    begins = boundaries(plain)
+    number = max(number for number, begin in enumerate(begins) if begin <= step)
+    return step - begins[number], plain["schedules"][number]
+
+
+def boundaries(plain: Plain) -> list[int]:
+    """Where the schedules of a join begin."""
+    if plain.get("boundaries") is not None:
+        return [0, *plain["boundaries"]]
+    return list(accumulate((total(part) or 0 for part in plain["schedules"][:-1]), initial=0))
+
+
+def total(plain: Plain) -> int | None:
+    """The number of steps after which it has come to its end."""
+    match plain["make"]:
+        case "join":
+            last = total(plain["schedules"][-1])
+            return None if last is None else boundaries(plain)[-1] + last
+        case "warmup":
+            rest = total(plain["schedule"])
+            return None if rest is None else int(plain["steps"]) + rest
+        case "multiple" | "clip" | "momentum":
+            return total(plain["schedule"])
+        case "after_end":
+            return None if plain["rule"] == "repeat" else total(plain["schedule"])
+        case make if make in CYCLES:
+            wave = cycles(plain)
+            return None if wave.factor >= 1 else math.ceil(starts(wave.up, wave.down, wave.factor)[-1])
+    return corners(plain).total
+
+
+def bounds(plain: Plain) -> tuple[Fraction, Fraction]:
+    """A lower and an upper bound of the rates."""
+    match plain["make"]:
+        case "join":
+            lowest, highest = zip(*map(bounds, plain["schedules"]), strict=True)
+            return min(lowest), max(highest)
+        case "warmup":
+            low, high = bounds(plain["schedule"])
+            start = Fraction(plain.get("start", 0.0))
+            return min(low, start), max(high, start)
+        case "multiple":
+            low, high = bounds(plain["schedule"])
+            return low * Fraction(plain["factor"]), high * Fraction(plain["factor"])
+        case "clip":
+            lowest = Fraction(plain.get("low", 0.0))
+            low, high = (max(bound, lowest) for bound in bounds(plain["schedule"]))
+            highest = plain.get("high")
+            return (low, high) if highest is None else (min(low, Fraction(highest)), min(high, Fraction(highest)))
+        case "momentum":
+            return Fraction(plain.get("low", 0.85)), Fraction(plain.get("high", 0.95))
+        case "after_end":
+            return bounds(plain["schedule"])
+        case make if make in CYCLES:
+            wave = cycles(plain)
+            return wave.low, wave.high
+    levels = [level for *_, before, after in corners(plain).at for level in (before, after)]
+    return min(levels), max(levels)
+
+
+# Where something happens
+
+
+def turns(plain: Plain) -> Iterator[Fraction]:
+    """Some of the places where the rate turns or jumps."""
+    match plain["make"]:
+        case "join":
+            for begin, part in zip(boundaries(plain), plain["schedules"], strict=True):
+                yield from (begin + turn for turn in turns(part))
+        case "warmup":
+            yield from (plain["steps"] + turn for turn in turns(plain["schedule"]))
+        case "multiple" | "clip" | "momentum":
+            yield from turns(plain["schedule"])
+        case "after_end":
+            steps = total(plain["schedule"]) or 0
+            for turn in turns(plain["schedule"]):
+                yield from (turn + lap * steps for lap in (0, 1, 7, 2**31 // steps, 10**12))
+        case make if make in CYCLES:
+            wave = cycles(plain)
+            if wave.factor == 1:
+                numbers = [0, 1, 2, 33, 1025, 2**31 // math.ceil(wave.up + wave.down), 10**12]
+                found = [(cycle * (wave.up + wave.down), Fraction(1)) for cycle in numbers]
+            else:
+                every = starts(wave.up, wave.down, wave.factor)
+                numbers = sorted(
+                    {number for number in (0, 1, 2, 3, 4, 7, len(every) // 2, len(every) - 1) if number < len(every)}
+                )
+                found = [(every[number], wave.factor**number) for number in numbers]
+            for start, factor in found:
+                yield start
+                if wave.up:
+                    yield start + wave.up * factor
+        case _:
+            for start, end, *_ in corners(plain).at:
+                yield from (start, end)
+
+
+def far_steps(plain: Plain) -> list[int]:
+    """The first steps, those at every turn, and large ones."""
+    places = {Fraction(0), Fraction(5), *turns(plain)}
+    near = {math.floor(turn) + shift for turn in places for shift in (-1, 0, 1, 2)}
+    large = {2**24 - 1, 2**24 + 1, 2**31 - 1, 2**31, 2**40 + 3, LAST}
+    return sorted(step for step in near | large if 0 <= step <= LAST)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the golden file: a schedule, and its exact rates rounded once to float64."""
+
+    schedule: Plain
+    steps: tuple[int, ...]
+    lrs: tuple[float, ...]
+
+    def __str__(self) -> str:
+        return name(self.schedule)
+
+
+def name(plain: Plain) -> str:
+    """A short text that tells schedules apart."""
+    inner = "-".join(
+        name(value) if isinstance(value, dict) else "".join(map(str, value)) if isinstance(value, list) else str(value)
+        for key, value in plain.items()
+        if key not in ("make", "schedules")
+    )
+    return "-".join([plain["make"], *(part["make"] for part in plain.get("schedules", ())), inner])
+
+
+@cache
+def golden() -> tuple[Row, ...]:
+    """The rows of the golden file; ``ids=str`` names them in a parametrized test."""
+    rows = [json.loads(line) for line in GOLDEN.read_text(encoding="utf-8").splitlines()]
+    return tuple(Row(row["schedule"], tuple(row["steps"]), tuple(row["lrs"])) for row in rows)
