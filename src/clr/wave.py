@@ -46,7 +46,7 @@ class Wave(NamedTuple):
     ticks: int
     up: Any
     period: Any
-    rising: Slope
+    rising: Slope | None  # none if a cycle starts at its peak
     falling: Slope  # the same object if both are equally long
     shape: Shape
 
@@ -63,8 +63,9 @@ class Wave(NamedTuple):
             )
         if xp.exact:
             return self
-        rising = merged(self.rising)
-        return self._replace(rising=rising, falling=rising if self.falling is self.rising else merged(self.falling))
+        falling = merged(self.falling)
+        rising = falling if self.falling is self.rising else self.rising and merged(self.rising)
+        return self._replace(rising=rising, falling=falling)
 
     def at(self, xp: Namespace, step: Any) -> Place:
         """Where ``step`` lies."""
@@ -73,6 +74,8 @@ class Wave(NamedTuple):
         foot = period - offset
         if rising is falling:
             return cycle, low, high, rising, xp.minimum(offset, foot)
+        if rising is None:
+            return cycle, low, high, falling, foot
         is_rising = offset <= up
         slope, ticks = xp.where(is_rising, (rising, offset), (falling, foot))
         return cycle, low, high, slope, ticks
@@ -103,7 +106,7 @@ def wave(low: float, high: float, up: Fraction, down: Fraction, shape: str) -> W
     if up:
         rising = falling if up == down else kind.slope(rise, up * ticks)
         return Wave(low, high, ticks, int(up * ticks), int((up + down) * ticks), rising, falling, kind)
-    return Wave(low, high, ticks, -1, int(down * ticks), kind.slope(Fraction(0), 1), falling, kind)  # never rises
+    return Wave(low, high, ticks, 0, int(down * ticks), None, falling, kind)
 
 
 def _digits(number: int, base: int) -> Iterator[int]:
