@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import keras
 import numpy as np
 import optax
 import tensorflow as tf
@@ -71,6 +72,14 @@ def pairs() -> Iterator[Pair]:
         "the same, step by step",
         lambda: [schedule(step) for step in range(10_000)],
         1,
+    )
+    restarts = clr.warm_restarts(0.1, 2000, cycle_mult=2)
+    yield (
+        "Keras schedule, eager, warm_restarts",
+        partial(clr.keras.LearningRateSchedule(restarts), step),
+        "Keras CosineDecayRestarts",
+        partial(keras.optimizers.schedules.CosineDecayRestarts(0.1, 2000), step),
+        20,
     )
     yield from torch_pairs(schedule)
     yield from jax_pairs(schedule)
@@ -147,9 +156,15 @@ def jax_pairs(schedule: clr.Schedule) -> Iterator[Pair]:
     for name, policy in policies.items():
         ours = jax.jit(policy)
         yield f"JAX jit, {name}", partial(_done, ours, count), "a constant", partial(_done, constant, count), 100
-    theirs = jax.jit(optax.cosine_onecycle_schedule(100_000, 0.1))
-    ours = jax.jit(policies["one_cycle"])
-    yield "JAX jit, one_cycle", partial(_done, ours, count), "optax one-cycle", partial(_done, theirs, count), 100
+    cosine = {"init_value": 0.1, "peak_value": 0.1, "warmup_steps": 0, "end_value": 0.0}
+    cycles = [cosine | {"decay_steps": 2000 * 2**cycle} for cycle in range(8)]
+    theirs = {
+        "one_cycle": ("optax.cosine_onecycle_schedule", optax.cosine_onecycle_schedule(100_000, 0.1)),
+        "warm_restarts, cycle_mult 2": ("optax.sgdr_schedule, 8 cycles", optax.sgdr_schedule(cycles)),
+    }
+    for name, (other_name, other) in theirs.items():
+        pair = jax.jit(policies[name]), jax.jit(other)
+        yield f"JAX jit, {name}", partial(_done, pair[0], count), other_name, partial(_done, pair[1], count), 100
     for name, policy in policies.items():
         yield f"JAX jit, training step, {name}", _jax_training(policy), "at a constant rate", _jax_training(0.01), 20
 

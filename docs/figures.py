@@ -6,6 +6,7 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import tensorflow as tf
+from matplotlib import pyplot
 
 import clr
 from clr import plot
@@ -42,9 +43,28 @@ def graph(mode: str) -> list[float]:
         return rates
 
 
+def family(path: Path) -> None:
+    """Six schedules of the same length."""
+    schedules = {
+        "triangular2": clr.triangular2(0.01, 0.1, 100),
+        "triangular, cosine": clr.triangular(0.01, 0.1, 100, shape="cosine"),
+        "triangular, cycle_mult=2": clr.triangular(0.01, 0.1, 43, cycle_mult=2),
+        "warm_restarts": clr.warm_restarts(0.1, 86, 0.01, cycle_mult=2, peak_decay=0.8),
+        "one_cycle": clr.one_cycle(0.1, 600),
+        "warmup, then exp_range": clr.warmup(clr.exp_range(0.01, 0.1, 50, gamma=0.995), 100),
+    }
+    figure, axes = pyplot.subplots(2, 3, figsize=(9, 4), sharex=True, sharey=True, layout="constrained")
+    for ax, (name, schedule) in zip(axes.flat, schedules.items(), strict=True):
+        schedule.plot(steps=600, ax=ax)
+        ax.set_title(name, fontsize="medium")
+        ax.label_outer()
+    plot.save(axes[0, 0], path)
+
+
 def main() -> None:
     """Draws them all."""
     FIGURES.mkdir(exist_ok=True)
+    family(FIGURES / "family.png")
     for way in (eager, graph):
         for mode in POLICIES:
             ax = plot.new_axes()

@@ -30,6 +30,15 @@ def run(*lines: str) -> subprocess.CompletedProcess[str]:
             id="a value",
         ),
         pytest.param(
+            [
+                "import clr",
+                "schedule = clr.warmup(clr.warm_restarts(1.0, 8, cycle_mult=2) * 0.5, 4).clip(high=0.25)",
+                "assert clr.from_json(schedule.to_json()) == schedule and clr.momentum(schedule)(0) == 0.95",
+                "assert clr.one_cycle(1.0, 100).after_end('repeat')(100) == 0.04",
+            ],
+            id="the family",
+        ),
+        pytest.param(
             ["import clr", "try: clr.triangular(0.0, 1.0, 4)('5')", "except TypeError: pass", "else: assert False"],
             id="an error",
         ),
@@ -58,6 +67,8 @@ def test_works_without_a_guest(missing: str) -> None:
     ("missing", "call", "extra"),
     [
         ("tensorflow", "clr.cyclic_learning_rate(0)", "cyclic-learning-rate[tensorflow]"),
+        ("torch", "clr.torch.LRScheduler", "cyclic-learning-rate[torch]"),
+        ("keras", "clr.keras.LearningRateSchedule", "cyclic-learning-rate[keras]"),
         ("matplotlib", "clr.triangular(0.0, 1.0, 4).plot()", "cyclic-learning-rate[plot]"),
         ("numpy", "clr.triangular(0.0, 1.0, 4).plot()", "cyclic-learning-rate[plot]"),
     ],
@@ -73,3 +84,14 @@ def test_a_missing_guest_is_named_with_its_extra(missing: str, call: str, extra:
 def test_tensorflow_is_not_asked_for_before_it_is_needed() -> None:
     done = run("import sys; sys.modules['tensorflow'] = None", "from clr import cyclic_learning_rate")
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("adapter", "guest"), [("torch", "torch"), ("keras", "keras")])
+def test_an_adapter_is_loaded_when_it_is_asked_for(adapter: str, guest: str) -> None:
+    done = run("import clr", GUARD, f"clr.{adapter}", "import sys", f"assert {guest!r} in sys.modules")
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_unknown_attribute_is_an_error() -> None:
+    done = run("import clr", "clr.mxnet")
+    assert done.stderr.splitlines()[-1] == "AttributeError: module 'clr' has no attribute 'mxnet'"
