@@ -113,7 +113,8 @@ def corners(plain: Plain) -> Corners:
     """The corners of all others that are not made of schedules."""
     match plain["make"]:
         case "constant":
-            return Corners(((Fraction(0), Fraction(0), *[Fraction(plain["lr"])] * 2),), "linear", 1)
+            level = Fraction(plain["lr"])
+            return Corners(((Fraction(0), Fraction(0), level, level),), "linear", 1)
         case "ramp":
             levels, lengths = [plain["start"], plain["end"]], [plain["steps"]]
         case "phases":
@@ -307,8 +308,8 @@ def bounds(plain: Plain) -> tuple[Fraction, Fraction]:
     """A lower and an upper bound of the rates."""
     match plain["make"]:
         case "join":
-            lowest, highest = zip(*map(bounds, plain["schedules"]), strict=True)
-            return min(lowest), max(highest)
+            each = [bounds(part) for part in plain["schedules"]]
+            return min(low for low, _ in each), max(high for _, high in each)
         case "warmup":
             low, high = bounds(plain["schedule"])
             start = Fraction(plain.get("start", 0.0))
@@ -317,10 +318,10 @@ def bounds(plain: Plain) -> tuple[Fraction, Fraction]:
             low, high = bounds(plain["schedule"])
             return low * Fraction(plain["factor"]), high * Fraction(plain["factor"])
         case "clip":
-            lowest = Fraction(plain.get("low", 0.0))
-            low, high = (max(bound, lowest) for bound in bounds(plain["schedule"]))
-            highest = plain.get("high")
-            return (low, high) if highest is None else (min(low, Fraction(highest)), min(high, Fraction(highest)))
+            low, high = (max(bound, Fraction(plain.get("low", 0.0))) for bound in bounds(plain["schedule"]))
+            if plain.get("high") is None:
+                return low, high
+            return min(low, Fraction(plain["high"])), min(high, Fraction(plain["high"]))
         case "momentum":
             return Fraction(plain.get("low", 0.85)), Fraction(plain.get("high", 0.95))
         case "after_end":

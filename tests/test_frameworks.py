@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from fractions import Fraction
 from typing import Any
@@ -12,87 +12,32 @@ import numpy as np
 import pytest
 
 import clr
+from tests.frameworks import (
+    FLOAT64,
+    JAX,
+    LARGEST,
+    TENSOR,
+    TENSORFLOW,
+    Way,
+    check_rates,
+    compiled,
+    dynamo_may_warn,
+    each_framework,
+    each_jax,
+    each_tensorflow,
+    each_torch,
+    each_way,
+    eager,
+    graph,
+    jax,
+    jnp,
+    tensor_of,
+    tf,
+    torch,
+)
 from tests.reference import Row, exact_rate, golden
 
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
-jax = pytest.importorskip("jax")
-tf = pytest.importorskip("tensorflow")
-torch = pytest.importorskip("torch")
-jnp = jax.numpy
-
 GOLDEN = golden()
-TOLERANCE = {"float32": 1e-6, "float64": 1e-14}  # relative
-SMALLEST = {name: float(np.finfo(name).tiny) for name in TOLERANCE}  # what is smaller may be flushed to 0
-LARGEST = {name: int(np.iinfo(name).max) for name in ("int32", "uint32", "int64")}
-
-Way = Callable[[Callable[[Any], Any], Any], Any]
-
-
-# How a function of a step is run: (function, a tensor of steps) -> the tensor of its results.
-
-
-def _graph(function: Callable[[Any], Any], steps: Any) -> Any:
-    """A session's graph, which knows neither the steps nor how many there are."""
-    with tf.Graph().as_default():
-        placeholder = tf.compat.v1.placeholder(steps.dtype, [None] * len(steps.shape))
-        result = function(placeholder)
-        with tf.compat.v1.Session() as session:
-            return session.run(result, {placeholder: np.asarray(steps)})
-
-
-def _scan(function: Callable[[Any], Any], steps: Any) -> Any:
-    return jax.lax.scan(lambda carry, step: (carry, function(step)), 0, steps)[1]
-
-
-def _compile(function: Callable[[Any], Any], steps: Any) -> Any:
-    torch.compiler.reset()  # else the limit of recompilations would end the compiling in a long run
-    return torch.compile(lambda step: function(step), backend="aot_eager")(steps)
-
-
-def _eager(function: Callable[[Any], Any], steps: Any) -> Any:
-    return function(steps)
-
-
-TENSORFLOW: dict[str, Way] = {
-    "eager": _eager,
-    "function": lambda function, steps: tf.function(lambda step: function(step))(steps),
-    "xla": lambda function, steps: tf.function(lambda step: function(step), jit_compile=True)(steps),
-    "graph": _graph,
-}
-TORCH: dict[str, Way] = {"eager": _eager, "compile": _compile}
-JAX: dict[str, Way] = {
-    "eager": _eager,
-    "jit": lambda function, steps: jax.jit(function)(steps),
-    "vmap": lambda function, steps: jax.vmap(function)(steps),
-    "scan": _scan,
-}
-each_tensorflow = pytest.mark.parametrize("way", TENSORFLOW.values(), ids=TENSORFLOW)
-each_torch = pytest.mark.parametrize("way", TORCH.values(), ids=TORCH)
-each_jax = pytest.mark.parametrize("way", JAX.values(), ids=JAX)
-# What Dynamo says of the caches is one test's matter, below.
-dynamo_may_warn = pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`:UserWarning")
-
-
-def _tensor(framework: str, steps: Any, integer: str) -> Any:
-    if framework == "tensorflow":
-        return tf.constant(steps, integer)
-    if framework == "torch":
-        return torch.tensor(steps, dtype=getattr(torch, integer))
-    return jnp.asarray(np.asarray(steps, integer))
-
-
-MATRIX = [
-    *(pytest.param("tensorflow", way, id=f"tensorflow-{name}") for name, way in TENSORFLOW.items()),
-    *(pytest.param("torch", way, id=f"torch-{name}", marks=dynamo_may_warn) for name, way in TORCH.items()),
-    *(pytest.param("jax", way, id=f"jax-{name}") for name, way in JAX.items()),
-]
-each_way = pytest.mark.parametrize(("framework", "way"), MATRIX)
-FRAMEWORKS = ("tensorflow", "torch", "jax")
-each_framework = pytest.mark.parametrize("framework", FRAMEWORKS)
-TENSOR = {"tensorflow": tf.Tensor, "torch": torch.Tensor, "jax": jax.Array}
-FLOAT64 = {"tensorflow": tf.float64, "torch": torch.float64}
 
 
 @pytest.fixture
@@ -111,16 +56,6 @@ def _held(row: Row, integer: str) -> tuple[list[int], list[float]]:
     pairs = [pair for pair in zip(row.steps, row.lrs, strict=True) if pair[0] <= LARGEST[integer]]
     steps, rates = zip(*pairs, strict=True)
     return list(steps), list(rates)
-
-
-def _check(rates: Any, expected: Sequence[float | Fraction], floating: str) -> None:
-    rates = np.asarray(rates)
-    assert rates.dtype == floating
-    assert rates.shape == (len(expected),)
-    for index, (rate, wanted) in enumerate(zip(rates.tolist(), expected, strict=True)):
-        error = abs(Fraction(rate) - Fraction(wanted))
-        bound = Fraction(TOLERANCE[floating]) * Fraction(wanted) + Fraction(SMALLEST[floating])
-        assert error <= bound, f"number {index}: {rate!r} for {float(wanted)!r}, relative {float(error / wanted)!r}"
 
 
 each_row = pytest.mark.parametrize("row", GOLDEN, ids=str)
@@ -142,8 +77,8 @@ def test_the_golden_table_is_whole() -> None:
 def test_tensorflow_gives_the_golden_rates(row: Row, integer: str, way: Way) -> None:
     steps, expected = _held(row, integer)
     schedule, tensor = _schedule(row), tf.constant(steps, integer)
-    _check(way(schedule, tensor), expected, "float32")
-    _check(way(lambda step: schedule(step, dtype=tf.float64), tensor), expected, "float64")
+    check_rates(way(schedule, tensor), expected, "float32")
+    check_rates(way(lambda step: schedule(step, dtype=tf.float64), tensor), expected, "float64")
 
 
 @dynamo_may_warn
@@ -152,10 +87,10 @@ def test_tensorflow_gives_the_golden_rates(row: Row, integer: str, way: Way) -> 
 @each_row
 def test_torch_gives_the_golden_rates(row: Row, integer: str, way: Way) -> None:
     steps, expected = _held(row, integer)
-    schedule, tensor = _schedule(row), _tensor("torch", steps, integer)
+    schedule, tensor = _schedule(row), tensor_of("torch", steps, integer)
     single, double = way(lambda step: (schedule(step), schedule(step, dtype=torch.float64)), tensor)
-    _check(single, expected, "float32")
-    _check(double, expected, "float64")
+    check_rates(single, expected, "float32")
+    check_rates(double, expected, "float64")
 
 
 @each_jax
@@ -163,7 +98,7 @@ def test_torch_gives_the_golden_rates(row: Row, integer: str, way: Way) -> None:
 @each_row
 def test_jax_gives_the_golden_rates_in_32_bits(row: Row, integer: str, way: Way) -> None:
     steps, expected = _held(row, integer)
-    _check(way(_schedule(row), _tensor("jax", steps, integer)), expected, "float32")
+    check_rates(way(_schedule(row), tensor_of("jax", steps, integer)), expected, "float32")
 
 
 @each_jax
@@ -171,7 +106,7 @@ def test_jax_gives_the_golden_rates_in_32_bits(row: Row, integer: str, way: Way)
 @each_row
 def test_jax_gives_the_golden_rates_in_64_bits(row: Row, integer: str, way: Way, double: None) -> None:
     steps, expected = _held(row, integer)
-    _check(way(_schedule(row), _tensor("jax", steps, integer)), expected, "float64")
+    check_rates(way(_schedule(row), tensor_of("jax", steps, integer)), expected, "float64")
 
 
 # Lengths that are not whole
@@ -190,12 +125,12 @@ def test_fractional_lengths_are_exact_at_any_step(framework: str, way: Way, leng
     expected = [exact_rate(step, 0.001, 0.006, FRACTIONAL[length]) for step in steps]
     schedule = clr.triangular(0.001, 0.006, length)
     with jax.enable_x64(True) if integer == "int64" else nullcontext():
-        rates = way(schedule, _tensor(framework, steps, integer))
-        _check(rates, expected, "float64" if framework == "jax" and integer == "int64" else "float32")
+        rates = way(schedule, tensor_of(framework, steps, integer))
+        check_rates(rates, expected, "float64" if framework == "jax" and integer == "int64" else "float32")
         if framework in FLOAT64:
             dtype = FLOAT64[framework]
-            rates = way(lambda step: schedule(step, dtype=dtype), _tensor(framework, steps, integer))
-            _check(rates, expected, "float64")
+            rates = way(lambda step: schedule(step, dtype=dtype), tensor_of(framework, steps, integer))
+            check_rates(rates, expected, "float64")
 
 
 # A scaling function of the user's
@@ -221,7 +156,7 @@ def test_a_scale_fn_made_of_operators_works_everywhere(
         full = exact_rate(step, 0.01, 0.1, 20) - Fraction(0.01)
         argument = step // 40 + 1 if scale_mode == "cycle" else step
         expected.append(Fraction(0.01) + full * scale_fn(Fraction(argument)))
-    _check(way(schedule, _tensor(framework, steps, "int32")), expected, "float32")
+    check_rates(way(schedule, tensor_of(framework, steps, "int32")), expected, "float32")
 
 
 @each_way
@@ -232,8 +167,8 @@ def test_what_leaves_a_scale_fn_s_range_is_cut_where_traced_and_an_error_where_k
     framework: str, way: Way, scale_fn: Callable[[Any], Any], heights: list[float]
 ) -> None:
     schedule = clr.cyclic(0.25, 0.75, step_size=4, scale_fn=scale_fn)
-    steps = _tensor(framework, [4, 12, 20], "int32")
-    if framework == "tensorflow" and way is _eager:
+    steps = tensor_of(framework, [4, 12, 20], "int32")
+    if framework == "tensorflow" and way is eager:
         with pytest.raises(ValueError, match="`scale_fn` must be a function that returns a number from 0 to 1"):
             way(schedule, steps)
     else:
@@ -248,7 +183,7 @@ def test_what_leaves_a_scale_fn_s_range_is_cut_where_traced_and_an_error_where_k
 def test_cycles_and_their_ends(framework: str, way: Way, length: float, half: Fraction) -> None:
     period = 2 * half
     steps = [*range(170), 10**6, 10**6 + 1, *(2**31 - n for n in range(50, 1, -1))]
-    tensor = _tensor(framework, steps, "int32")
+    tensor = tensor_of(framework, steps, "int32")
     schedule = clr.triangular(0.001, 0.006, length)
     cycles = np.asarray(way(schedule.cycle, tensor))
     assert cycles.dtype.kind == "i"
@@ -311,18 +246,18 @@ def test_the_shape_is_kept(framework: str, way: Way, shape: tuple[int, ...], met
         pytest.skip("vmap and scan need an axis")
     steps = np.arange(np.prod(shape, dtype=int)).reshape(shape)
     function = getattr(clr.triangular2(0.001, 0.006, 2), method)
-    result = way(function, _tensor(framework, steps, "int32"))
-    assert isinstance(result, np.ndarray | np.generic if way is _graph else TENSOR[framework])
+    result = way(function, tensor_of(framework, steps, "int32"))
+    assert isinstance(result, np.ndarray | np.generic if way is graph else TENSOR[framework])
     assert tuple(result.shape) == shape
     assert np.asarray(result).ravel().tolist() == pytest.approx([function(int(step)) for step in steps.ravel()])
 
 
 @each_way
 def test_a_step_not_known_yet_that_is_negative_counts_as_0(framework: str, way: Way) -> None:
-    if framework == "tensorflow" and way is _eager:
+    if framework == "tensorflow" and way is eager:
         pytest.skip("known: an error, as the next test shows")
     schedule = clr.exp_range(0.001, 0.006, 20, gamma=0.9)
-    rates = way(schedule, _tensor(framework, [-1, -41, -(2**31), 0], "int32"))
+    rates = way(schedule, tensor_of(framework, [-1, -41, -(2**31), 0], "int32"))
     assert np.asarray(rates).tolist() == [np.float32(0.001)] * 4
 
 
@@ -336,7 +271,7 @@ def test_tensorflow_refuses_a_step_known_to_be_bad(step: Any) -> None:
 @pytest.mark.parametrize("floating", ["float16", "float32", "float64"])
 def test_floats_that_hold_whole_steps_are_taken(framework: str, floating: str) -> None:
     with jax.enable_x64(True):
-        rates = clr.triangular(0.25, 0.75, 4)(_tensor(framework, [0.0, 1.0, 4.0, 5.0], floating))
+        rates = clr.triangular(0.25, 0.75, 4)(tensor_of(framework, [0.0, 1.0, 4.0, 5.0], floating))
         assert np.asarray(rates).tolist() == [0.25, 0.375, 0.75, 0.625]
 
 
@@ -344,9 +279,9 @@ def test_floats_that_hold_whole_steps_are_taken(framework: str, floating: str) -
 @pytest.mark.parametrize("value", [True, 1j])
 @pytest.mark.parametrize("method", ["__call__", "cycle", "is_cycle_end"])
 def test_a_tensor_that_is_no_number_is_refused(framework: str, way: Way, value: Any, method: str) -> None:
-    if way is _compile:
+    if way is compiled:
         pytest.skip("Dynamo wraps the error in its own")
-    steps = _tensor(framework, [value], np.asarray(value).dtype.name.replace("128", "64"))
+    steps = tensor_of(framework, [value], np.asarray(value).dtype.name.replace("128", "64"))
     with pytest.raises(TypeError, match=r"`step` must be a whole number of steps, 0 or more\. Received: "):
         way(getattr(clr.triangular(0.001, 0.006, 20), method), steps)
 
@@ -388,7 +323,7 @@ def test_a_tensorflow_variable_and_a_keras_variable_are_steps() -> None:
 def test_the_default_dtype_is_the_framework_s(framework: str, way: Way) -> None:
     schedule = clr.triangular(0.001, 0.006, 20)
     for integer in ("int32", "int64") if framework != "jax" else ("int32",):
-        assert np.asarray(way(schedule, _tensor(framework, [3], integer))).dtype == "float32"
+        assert np.asarray(way(schedule, tensor_of(framework, [3], integer))).dtype == "float32"
 
 
 @dynamo_may_warn
@@ -413,7 +348,7 @@ def test_a_low_precision_dtype_rounds_only_the_result(framework: str, way: Way, 
     steps = [0, 7, 1_000_007, 2**31 - 9]
     module = {"tensorflow": tf, "torch": torch, "jax": jnp}[framework]
     schedule = clr.triangular(0.01, 0.1, 20)
-    rates = way(lambda step: schedule(step, dtype=getattr(module, name)), _tensor(framework, steps, "int32"))
+    rates = way(lambda step: schedule(step, dtype=getattr(module, name)), tensor_of(framework, steps, "int32"))
     exact = torch.tensor([float(exact_rate(step, 0.01, 0.1, 20)) for step in steps], dtype=torch.float64)
     expected = exact.to(getattr(torch, name)).to(torch.float64).tolist()
     values = rates.to(torch.float64).tolist() if framework == "torch" else np.asarray(rates).astype(float).tolist()
