@@ -53,7 +53,7 @@ def family(path: Path) -> None:
         "one_cycle": clr.one_cycle(0.1, 600),
         "warmup, then exp_range": clr.warmup(clr.exp_range(0.01, 0.1, 50, gamma=0.995), 100),
     }
-    figure, axes = pyplot.subplots(2, 3, figsize=(9, 4), sharex=True, sharey=True, layout="constrained")
+    _, axes = pyplot.subplots(2, 3, figsize=(9, 4), sharex=True, sharey=True, layout="constrained")
     for ax, (name, schedule) in zip(axes.flat, schedules.items(), strict=True):
         schedule.plot(steps=600, ax=ax)
         ax.set_title(name, fontsize="medium")

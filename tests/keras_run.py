@@ -5,10 +5,18 @@ Keras chooses its backend once per process. What to expect is in test_keras.py, 
 
 import csv
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+if os.environ["KERAS_BACKEND"] == "tensorflow":  # two CPUs, which must be made before Keras is imported
+    import tensorflow as tf
+
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+    )
 
 import keras
 import numpy as np
@@ -150,6 +158,20 @@ def callbacks() -> dict[str, Any]:
     }
 
 
+def mirrored() -> dict[str, Any]:
+    """Two replicas, of TensorFlow."""
+    if keras.backend.backend() != "tensorflow":
+        return {}
+    strategy = tf.distribute.MirroredStrategy([device.name for device in tf.config.list_logical_devices("CPU")])
+    seen, log = Weight(), clr.keras.LogLearningRate()
+    with strategy.scope():
+        made = model(sgd(momentum=0.9))
+    ones = np.ones((2 * STEPS, 1), np.float32)
+    callbacks = [clr.keras.CycleMomentum(MOMENTUM), seen, log]
+    made.fit(ones, ones, batch_size=2, shuffle=False, verbose=0, callbacks=callbacks)
+    return {"replicas": strategy.num_replicas_in_sync, "weights": seen.values, "log": log.history}
+
+
 def network() -> Any:
     """A small network on real data, with the momentum cycled beside the rate."""
     schedule = clr.warmup(clr.triangular2(0.01, 0.1, 2.5, 3), 2)
@@ -210,7 +232,7 @@ def integers() -> dict[str, Any]:
 
 
 def everything() -> dict[str, Any]:
-    scenarios = (rates, accumulation, mixed, momentum, callbacks, integers, save)
+    scenarios = (rates, accumulation, mixed, momentum, callbacks, mirrored, integers, save)
     return {scenario.__name__: scenario() for scenario in scenarios}
 
 

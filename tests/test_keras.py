@@ -189,6 +189,16 @@ def test_a_momentum_that_is_off_or_missing_is_refused(seen: dict[str, Any]) -> N
     assert found["none"] == "`CycleMomentum` needs an optimizer with a momentum. Received: 'adagrad'."
 
 
+def test_mirrored_replicas_are_driven_alike(seen: dict[str, Any]) -> None:
+    if seen["backend"] != "tensorflow":
+        pytest.skip("the strategy is TensorFlow's")
+    found = seen["mirrored"]
+    assert found["replicas"] == 2
+    # Each replica adds its gradient of 1.
+    assert found["weights"] == pytest.approx([2 * weight for weight in weights("sgd")], rel=1e-6)
+    assert found["log"] == {"step": list(range(STEPS)), "learning_rate": RATES, "momentum": MOMENTA}
+
+
 # Keras' other callbacks, and saving
 
 

@@ -158,7 +158,7 @@ class LogLearningRate(keras.callbacks.Callback):  # type: ignore[misc]
         """Reads a rate that is no function of the step, before it is applied."""
         schedule = self._optimizer._learning_rate
         is_schedule = isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule)
-        self._rate = None if is_schedule else float(self._optimizer.learning_rate)
+        self._rate = None if is_schedule else _number(self._optimizer.learning_rate)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Logs the updates that were made, of which there may be several."""
@@ -171,11 +171,11 @@ class LogLearningRate(keras.callbacks.Callback):  # type: ignore[misc]
             rate = self._rate
             if rate is None:  # a schedule, which Keras gives the count of batches
                 last = keras.ops.convert_to_tensor((update + 1) * batches - 1, optimizer._iterations.dtype)
-                rate = float(optimizer._learning_rate(last))
+                rate = _number(optimizer._learning_rate(last))
             self.history["step"].append(update)
             self.history["learning_rate"].append(rate)
             if own:
-                momentum = own if cycled is None else float(cycled(keras.ops.convert_to_tensor(update)))
+                momentum = own if cycled is None else _number(cycled(keras.ops.convert_to_tensor(update)))
                 self.history.setdefault("momentum", []).append(momentum)
         self._seen = now
         self._add_to(logs)
@@ -187,11 +187,17 @@ class LogLearningRate(keras.callbacks.Callback):  # type: ignore[misc]
     def _updates(self) -> int:
         if hasattr(self.model, "jax_state_sync"):
             self.model.jax_state_sync()
-        return int(self._optimizer.iterations)
+        return int(_number(self._optimizer.iterations))
 
     def _add_to(self, logs: dict[str, Any] | None) -> None:
         if logs is not None and self.history["step"]:
             logs |= {name: values[-1] for name, values in self.history.items() if name != "step"}
+
+
+def _number(value: Any) -> float:
+    """A tensor or variable of one number, also of a distribution strategy."""
+    tensor = unwrapped(value)
+    return float(tensor.numpy() if hasattr(tensor, "values") else tensor)  # as a distributed one has
 
 
 def _inner(optimizer: Any) -> Any:
