@@ -92,7 +92,7 @@ def descriptions() -> Iterator[Plain]:
     yield of("one_cycle", max_lr=0.01, total_steps=977, pct_start=0.237, three_phase=True, anneal_strategy="linear")
     yield of("one_cycle", max_lr=1.0, total_steps=10, pct_start=0.1)
     yield of("one_cycle", max_lr=1.0, total_steps=10, pct_start=0.1, three_phase=True, anneal_strategy="linear")
-    yield of("one_cycle", max_lr=1.0, total_steps=10, pct_start=0.0)
+    yield of("one_cycle", max_lr=1.0, total_steps=11, pct_start=0.0)
     yield of("one_cycle", max_lr=1.0, total_steps=10, pct_start=1.0, anneal_strategy="linear")
     yield of("one_cycle", max_lr=1.0, total_steps=50, pct_start=0.5, three_phase=True, div_factor=1.0)
     yield of("one_cycle", max_lr=1.0, total_steps=7, pct_start=1 / 3, div_factor=3.0, final_div_factor=7.0)

@@ -31,6 +31,18 @@ COUNT = "`{}` must be a whole number, 1 or more. Received: {}."
 EPOCHS = "`epochs` must be a finite number above 0. Received: {}."
 EITHER = "step_size takes either `steps_per_epoch`, or `num_samples` and `batch_size`."
 DTYPE = "`dtype` is for arrays and tensors, a single step gives a float. Received: {}."
+SHAPE = "`shape` must be one of 'linear', 'cosine'. Received: {}."
+MULT = "`cycle_mult` must be 1, or a number from 0.001 to 1000 at least 0.001 away from it. Received: {}."
+RATE = "`{}` must be a finite number, 0 or more. Received: {}."
+STEPS = "`{}` must be a positive number of steps. Received: {}."
+PART = "`pct_start` must be a number from 0 to 1. Received: {}."
+DIVISOR = "`{}` must be a finite number, 1 or more. Received: {}."
+SEQUENCE = "`{}` must be a list or a tuple. Received: {}."
+SCHEDULE_RULE = "`{}` must be a schedule. Received: {}."
+BOUNDARIES = "`boundaries` must be growing steps, one for each schedule but the first. Received: {}."
+MOMENTUM = "`{}` must be a number from 0 to below 1. Received: {}."
+RULE = "`rule` must be one of 'hold', 'repeat', 'error'. Received: {}."
+RAMP = clr.ramp(0.0, 1.0, 4)
 
 
 def scaled(value: object, scale_mode: str = "cycle") -> Callable[[], clr.Schedule]:
@@ -204,6 +216,246 @@ TABLE: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "step_size without num_samples": (lambda: clr.step_size(batch_size=10), TypeError, EITHER),
     "step_size of everything": (lambda: clr.step_size(5, num_samples=10, batch_size=2), TypeError, EITHER),
     "step_size of two": (lambda: clr.step_size(5, batch_size=2), TypeError, EITHER),
+    "step_size 0 and step_size_down 0": (lambda: clr.triangular(0.1, 1.0, 0, 0), ValueError, DOWN.format("0")),
+    "step_size negative with step_size_down": (lambda: clr.triangular(0.1, 1.0, -1, 5), ValueError, SIZE.format("-1")),
+    "step_size str with step_size_down": (
+        lambda: clr.triangular(0.1, 1.0, "0", 5),  # type: ignore[arg-type]
+        TypeError,
+        SIZE.format("'0'"),
+    ),
+    "step_size bool with step_size_down": (lambda: clr.triangular(0.1, 1.0, False, 5), TypeError, SIZE.format("False")),
+    "shape unknown": (lambda: clr.triangular(0.1, 1.0, 5, shape="cos"), ValueError, SHAPE.format("'cos'")),
+    "shape None": (lambda: clr.phases((0.1, 1.0), (5,), None), TypeError, SHAPE.format("None")),  # type: ignore[arg-type]
+    "cycle_mult 0": (lambda: clr.triangular2(0.1, 1.0, 5, cycle_mult=0), ValueError, MULT.format("0")),
+    "cycle_mult negative": (lambda: clr.warm_restarts(1.0, 5, cycle_mult=-2), ValueError, MULT.format("-2")),
+    "cycle_mult near 1": (lambda: clr.warm_restarts(1.0, 5, cycle_mult=1.0009), ValueError, MULT.format("1.0009")),
+    "cycle_mult nearly 1": (lambda: clr.exp_range(0, 1.0, 5, cycle_mult=0.9995), ValueError, MULT.format("0.9995")),
+    "cycle_mult huge": (lambda: clr.cyclic(0.1, 1.0, 5, cycle_mult=1001), ValueError, MULT.format("1001")),
+    "cycle_mult tiny": (lambda: clr.cyclic(0.1, 1.0, 5, cycle_mult=0.0009), ValueError, MULT.format("0.0009")),
+    "cycle_mult nan": (lambda: clr.warm_restarts(1.0, 5, cycle_mult=NAN), ValueError, MULT.format("nan")),
+    "cycle_mult inf": (lambda: clr.warm_restarts(1.0, 5, cycle_mult=INF), ValueError, MULT.format("inf")),
+    "cycle_mult bool": (lambda: clr.warm_restarts(1.0, 5, cycle_mult=True), TypeError, MULT.format("True")),
+    "cycle_mult str": (lambda: clr.warm_restarts(1.0, 5, cycle_mult="2"), TypeError, MULT.format("'2'")),  # type: ignore[arg-type]
+    "first_cycle 0": (lambda: clr.warm_restarts(1.0, 0), ValueError, STEPS.format("first_cycle", "0")),
+    "first_cycle None": (
+        lambda: clr.warm_restarts(1.0, None),  # type: ignore[arg-type]
+        TypeError,
+        STEPS.format("first_cycle", "None"),
+    ),
+    "first_cycle tiny": (
+        lambda: clr.warm_restarts(1.0, 1e-4),
+        ValueError,
+        "`first_cycle` must be a number of steps from 0.001 to 2**53. Received: 0.0001.",
+    ),
+    "peak_decay 0": (
+        lambda: clr.warm_restarts(1.0, 5, peak_decay=0),
+        ValueError,
+        "`peak_decay` must be a number above 0 and at most 1. Received: 0.",
+    ),
+    "peak_decay above 1": (
+        lambda: clr.warm_restarts(1.0, 5, peak_decay=1.5),
+        ValueError,
+        "`peak_decay` must be a number above 0 and at most 1. Received: 1.5.",
+    ),
+    "warm_restarts reversed": (
+        lambda: clr.warm_restarts(0.1, 5, base_lr=0.2),
+        ValueError,
+        MAX.format("0.1 with `base_lr` 0.2"),
+    ),
+    "levels number": (lambda: clr.phases(0.1), TypeError, SEQUENCE.format("levels", "0.1")),  # type: ignore[arg-type]
+    "levels str": (lambda: clr.phases("01", (1,)), TypeError, SEQUENCE.format("levels", "'01'")),  # type: ignore[arg-type]
+    "levels set": (lambda: clr.phases({0.1}), TypeError, SEQUENCE.format("levels", "{0.1}")),  # type: ignore[arg-type]
+    "lengths number": (
+        lambda: clr.phases((0.1, 0.2), 5),  # type: ignore[arg-type]
+        TypeError,
+        SEQUENCE.format("lengths", "5"),
+    ),
+    "level negative": (lambda: clr.phases((0.1, -0.2), (5,)), ValueError, RATE.format("levels[1]", "-0.2")),
+    "level nan": (lambda: clr.phases((NAN, 0.2), (5,)), ValueError, RATE.format("levels[0]", "nan")),
+    "level str": (lambda: clr.phases(("0.1",)), TypeError, RATE.format("levels[0]", "'0.1'")),  # type: ignore[arg-type]
+    "length 0": (lambda: clr.phases((1.0, 2.0, 3.0), (5, 0)), ValueError, STEPS.format("lengths[1]", "0")),
+    "length inf": (lambda: clr.phases((1.0, 2.0), (INF,)), ValueError, STEPS.format("lengths[0]", "inf")),
+    "length tiny": (
+        lambda: clr.phases((1.0, 2.0), (0.0005,)),
+        ValueError,
+        "`lengths[0]` must be a number of steps from 0.001 to 2**53. Received: 0.0005.",
+    ),
+    "no levels": (
+        lambda: clr.phases(()),
+        ValueError,
+        "there must be one more of `levels` than of `lengths`. Received: 0 and 0.",
+    ),
+    "levels and lengths": (
+        lambda: clr.phases((1.0, 2.0), (5, 5)),
+        ValueError,
+        "there must be one more of `levels` than of `lengths`. Received: 2 and 2.",
+    ),
+    "total_steps short": (
+        lambda: clr.phases((1.0, 2.0), (5.5,), total_steps=5),
+        ValueError,
+        "`total_steps` must be 6 or more, the sum of `lengths`. Received: 5.",
+    ),
+    "total_steps 0": (
+        lambda: clr.phases((1.0, 2.0), (5,), total_steps=0),
+        ValueError,
+        COUNT.format("total_steps", "0"),
+    ),
+    "total_steps float": (
+        lambda: clr.phases((1.0, 2.0), (5,), total_steps=9.0),  # type: ignore[arg-type]
+        TypeError,
+        COUNT.format("total_steps", "9.0"),
+    ),
+    "constant negative": (lambda: clr.constant(-0.1), ValueError, RATE.format("lr", "-0.1")),
+    "constant bool": (lambda: clr.constant(True), TypeError, RATE.format("lr", "True")),
+    "ramp start": (lambda: clr.ramp(NAN, 0.1, 5), ValueError, RATE.format("start", "nan")),
+    "ramp end": (lambda: clr.ramp(0.1, "1", 5), TypeError, RATE.format("end", "'1'")),  # type: ignore[arg-type]
+    "ramp steps": (lambda: clr.ramp(0.1, 0.2, 0), ValueError, STEPS.format("steps", "0")),
+    "trapezoid full": (
+        lambda: clr.trapezoid(1.0, 10, 5, 5),
+        ValueError,
+        "`total_steps` must be above `warmup_steps` + `decay_steps`. Received: 10, 5, 5.",
+    ),
+    "trapezoid reversed": (
+        lambda: clr.trapezoid(0.1, 10, 2, 2, base_lr=0.2),
+        ValueError,
+        MAX.format("0.1 with `base_lr` 0.2"),
+    ),
+    "trapezoid total_steps": (
+        lambda: clr.trapezoid(0.1, 10.5, 2, 2),  # type: ignore[arg-type]
+        TypeError,
+        COUNT.format("total_steps", "10.5"),
+    ),
+    "trapezoid warmup_steps": (lambda: clr.trapezoid(1.0, 10, 0, 5), ValueError, COUNT.format("warmup_steps", "0")),
+    "trapezoid decay_steps": (lambda: clr.trapezoid(1.0, 10, 5, -1), ValueError, COUNT.format("decay_steps", "-1")),
+    "one_cycle max_lr": (lambda: clr.one_cycle(-1.0, 10), ValueError, RATE.format("max_lr", "-1.0")),
+    "one_cycle total_steps": (lambda: clr.one_cycle(1.0, 0), ValueError, COUNT.format("total_steps", "0")),
+    "one_cycle total_steps float": (
+        lambda: clr.one_cycle(1.0, 100.0),  # type: ignore[arg-type]
+        TypeError,
+        COUNT.format("total_steps", "100.0"),
+    ),
+    "pct_start negative": (lambda: clr.one_cycle(1.0, 10, -0.1), ValueError, PART.format("-0.1")),
+    "pct_start above 1": (lambda: clr.one_cycle(1.0, 10, 1.1), ValueError, PART.format("1.1")),
+    "pct_start nan": (lambda: clr.one_cycle_fastai(1.0, 10, NAN), ValueError, PART.format("nan")),
+    "pct_start str": (lambda: clr.one_cycle_fastai(1.0, 10, "0.3"), TypeError, PART.format("'0.3'")),  # type: ignore[arg-type]
+    "pct_start past the middle": (
+        lambda: clr.one_cycle(1.0, 10, 0.51, three_phase=True),
+        ValueError,
+        "`pct_start` must be at most 0.5 with `three_phase`. Received: 0.51.",
+    ),
+    "anneal_strategy unknown": (
+        lambda: clr.one_cycle(1.0, 10, anneal_strategy="cosine"),
+        ValueError,
+        "`anneal_strategy` must be one of 'cos', 'linear'. Received: 'cosine'.",
+    ),
+    "div_factor below 1": (
+        lambda: clr.one_cycle(1.0, 10, div_factor=0.5),
+        ValueError,
+        DIVISOR.format("div_factor", "0.5"),
+    ),
+    "div_factor inf": (
+        lambda: clr.one_cycle(1.0, 10, div_factor=INF),
+        ValueError,
+        DIVISOR.format("div_factor", "inf"),
+    ),
+    "final_div_factor 0": (
+        lambda: clr.one_cycle(1.0, 10, final_div_factor=0),
+        ValueError,
+        DIVISOR.format("final_div_factor", "0"),
+    ),
+    "div None": (
+        lambda: clr.one_cycle_fastai(1.0, 10, div=None),  # type: ignore[arg-type]
+        TypeError,
+        DIVISOR.format("div", "None"),
+    ),
+    "div_final nan": (
+        lambda: clr.one_cycle_fastai(1.0, 10, div_final=NAN),
+        ValueError,
+        DIVISOR.format("div_final", "nan"),
+    ),
+    "join of nothing": (lambda: clr.join([]), ValueError, SEQUENCE.format("schedules", "[]")),
+    "join of one": (lambda: clr.join(RAMP), TypeError, SEQUENCE.format("schedules", repr(RAMP))),  # type: ignore[arg-type]
+    "join of a number": (
+        lambda: clr.join([RAMP, 0.1]),  # type: ignore[list-item]
+        TypeError,
+        SCHEDULE_RULE.format("schedules[1]", "0.1"),
+    ),
+    "join without end": (
+        lambda: clr.join([RAMP, SCHEDULE, RAMP]),
+        ValueError,
+        f"`boundaries` must be given, since schedules[1] has no end: {SCHEDULE!r}.",
+    ),
+    "boundaries number": (
+        lambda: clr.join([RAMP, RAMP], 5),  # type: ignore[arg-type]
+        TypeError,
+        SEQUENCE.format("boundaries", "5"),
+    ),
+    "boundaries few": (lambda: clr.join([RAMP, RAMP], []), ValueError, BOUNDARIES.format("[]")),
+    "boundaries many": (lambda: clr.join([RAMP, RAMP], [3, 5]), ValueError, BOUNDARIES.format("[3, 5]")),
+    "boundaries equal": (lambda: clr.join([RAMP] * 3, [5, 5]), ValueError, BOUNDARIES.format("[5, 5]")),
+    "boundaries falling": (lambda: clr.join([RAMP] * 3, (5, 3)), ValueError, BOUNDARIES.format("(5, 3)")),
+    "boundary 0": (lambda: clr.join([RAMP, RAMP], [0]), ValueError, COUNT.format("boundaries[0]", "0")),
+    "boundary float": (
+        lambda: clr.join([RAMP] * 3, [3, 5.0]),  # type: ignore[list-item]
+        TypeError,
+        COUNT.format("boundaries[1]", "5.0"),
+    ),
+    "warmup of a number": (
+        lambda: clr.warmup(0.1, 5),  # type: ignore[arg-type]
+        TypeError,
+        SCHEDULE_RULE.format("schedule", "0.1"),
+    ),
+    "warmup steps": (lambda: clr.warmup(RAMP, 0), ValueError, COUNT.format("steps", "0")),
+    "warmup steps float": (lambda: clr.warmup(RAMP, 2.5), TypeError, COUNT.format("steps", "2.5")),  # type: ignore[arg-type]
+    "warmup start": (lambda: clr.warmup(RAMP, 5, start=-1), ValueError, RATE.format("start", "-1")),
+    "warmup shape": (lambda: clr.warmup(RAMP, 5, shape="sine"), ValueError, SHAPE.format("'sine'")),
+    "momentum of a number": (
+        lambda: clr.momentum(0.9),  # type: ignore[arg-type]
+        TypeError,
+        SCHEDULE_RULE.format("schedule", "0.9"),
+    ),
+    "momentum low": (lambda: clr.momentum(RAMP, -0.1), ValueError, MOMENTUM.format("low", "-0.1")),
+    "momentum high": (lambda: clr.momentum(RAMP, 0.5, 1.0), ValueError, MOMENTUM.format("high", "1.0")),
+    "momentum nan": (lambda: clr.momentum(RAMP, NAN), ValueError, MOMENTUM.format("low", "nan")),
+    "momentum str": (lambda: clr.momentum(RAMP, 0.5, "1"), TypeError, MOMENTUM.format("high", "'1'")),  # type: ignore[arg-type]
+    "momentum reversed": (
+        lambda: clr.momentum(RAMP, 0.9, 0.8),
+        ValueError,
+        "`high` must be a finite number, `low` or more. Received: 0.8 with `low` 0.9.",
+    ),
+    "factor negative": (lambda: RAMP * -1, ValueError, RATE.format("factor", "-1")),
+    "factor nan": (lambda: NAN * RAMP, ValueError, RATE.format("factor", "nan")),
+    "factor inf": (lambda: RAMP * INF, ValueError, RATE.format("factor", "inf")),
+    "factor bool": (lambda: RAMP * True, TypeError, RATE.format("factor", "True")),
+    "factor too large": (lambda: clr.constant(1e200) * 1e200, ValueError, RATE.format("schedule * factor", "inf")),
+    "clip low": (lambda: RAMP.clip(-0.1), ValueError, RATE.format("low", "-0.1")),
+    "clip low None": (lambda: RAMP.clip(None), TypeError, RATE.format("low", "None")),  # type: ignore[arg-type]
+    "clip high": (
+        lambda: RAMP.clip(0.1, NAN),
+        ValueError,
+        "`high` must be a finite number, `low` or more. Received: nan.",
+    ),
+    "clip reversed": (
+        lambda: RAMP.clip(0.5, 0.25),
+        ValueError,
+        "`high` must be a finite number, `low` or more. Received: 0.25 with `low` 0.5.",
+    ),
+    "rule unknown": (lambda: RAMP.after_end("stop"), ValueError, RULE.format("'stop'")),
+    "rule None": (lambda: RAMP.after_end(None), TypeError, RULE.format("None")),  # type: ignore[arg-type]
+    "after_end without end": (
+        lambda: SCHEDULE.after_end("repeat"),
+        ValueError,
+        f"`after_end` needs a schedule that has an end. Received: {SCHEDULE!r}.",
+    ),
+    "step beyond the end": (
+        lambda: RAMP.after_end("error")(5),
+        ValueError,
+        "`step` must be below 5, where the schedule ends. Received: 5.",
+    ),
+    "step of phases": (lambda: RAMP(2.5), ValueError, STEP.format("2.5")),
+    "step of a join": (lambda: clr.join([RAMP, RAMP])(-1), ValueError, STEP.format("-1")),
+    "cycle of phases": (lambda: RAMP.cycle("5"), TypeError, STEP.format("'5'")),
+    "is_cycle_end of a multiple": (lambda: (RAMP * 2).is_cycle_end(-1), ValueError, STEP.format("-1")),
 }
 
 
