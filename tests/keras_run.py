@@ -3,11 +3,12 @@
 Keras chooses its backend once per process. What to expect is in test_keras.py, which runs this file.
 """
 
+import contextlib
 import csv
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -110,10 +111,11 @@ def momentum() -> dict[str, Any]:
         "sgd": lambda rate: keras.optimizers.SGD(rate, momentum=0.9),
         "nesterov": lambda rate: keras.optimizers.SGD(rate, momentum=0.9, nesterov=True),
         "rmsprop": lambda rate: keras.optimizers.RMSprop(rate, momentum=0.9),
-        "adam": keras.optimizers.Adam,
-        "adamw": lambda rate: keras.optimizers.AdamW(rate, weight_decay=0.0),
-        "nadam": keras.optimizers.Nadam,
-        "adamax": keras.optimizers.Adamax,
+        # 1 - 0.999 would lose half of the digits of float32
+        "adam": lambda rate: keras.optimizers.Adam(rate, beta_2=0.75),
+        "adamw": lambda rate: keras.optimizers.AdamW(rate, beta_2=0.75, weight_decay=0.0),
+        "nadam": lambda rate: keras.optimizers.Nadam(rate, beta_2=0.75),
+        "adamax": lambda rate: keras.optimizers.Adamax(rate, beta_2=0.75),
     }
     result: dict[str, Any] = {}
     for name, make in makers.items():
@@ -122,21 +124,50 @@ def momentum() -> dict[str, Any]:
         result[name] = weights(optimizer, callbacks=[clr.keras.CycleMomentum(MOMENTUM)])
         result[name]["restored"] = optimizer.get_config() == before
     several: dict[str, Any] = {} if keras.backend.backend() == "torch" else {"several": {"steps_per_execution": 4}}
-    for name, options in {**several, "eager": {"run_eagerly": True}}.items():
+    for name, options in {**several, "eager": {"run_eagerly": True}, "jit": {"jit_compile": True}}.items():
         optimizer = makers["sgd"](clr.keras.LearningRateSchedule(SCHEDULE))
         result[name] = weights(optimizer, callbacks=[clr.keras.CycleMomentum(MOMENTUM)], **options)
+    mirror = clr.momentum(SCHEDULE, low=0.0, high=0.5)
+    result["zero"] = weights(
+        makers["sgd"](clr.keras.LearningRateSchedule(SCHEDULE)), callbacks=[clr.keras.CycleMomentum(mirror)]
+    )
     # Afterwards the optimizer has its own momentum again.
     made = model(makers["sgd"](clr.keras.LearningRateSchedule(clr.constant(0.5))))
     fit(made, 2, clr.keras.CycleMomentum(clr.constant(0.5)))
     after = Weight()
     fit(made, 2, after)
     result["after"] = {"weights": after.values}
+    result["stopped"] = stopped()
     for name, optimizer in {"off": sgd(), "none": keras.optimizers.Adagrad()}.items():
         try:
             fit(model(optimizer), 1, clr.keras.CycleMomentum(MOMENTUM))
         except ValueError as error:
             result[name] = str(error)
     return result
+
+
+class Config(keras.callbacks.Callback):  # type: ignore[misc]
+    """The momentum that would be saved after every batch; the second raises."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values: list[float] = []
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.values.append(self.model.optimizer.get_config()["momentum"])
+        if batch == 1:
+            raise KeyboardInterrupt
+
+
+def stopped() -> dict[str, Any]:
+    """A fit that does not come to its end."""
+    made = model(keras.optimizers.SGD(1.0, momentum=0.75))
+    cycle, config, after = clr.keras.CycleMomentum(clr.constant(0.5)), Config(), Weight()
+    with contextlib.suppress(KeyboardInterrupt):
+        fit(made, 4, cycle, config)
+    cycle.on_train_end()
+    fit(made, 1, after)
+    return {"configs": config.values, "weights": after.values}
 
 
 def callbacks() -> dict[str, Any]:
@@ -154,8 +185,18 @@ def callbacks() -> dict[str, Any]:
     return {
         "csv": rows,
         "history": [history.history["learning_rate"], history.history["momentum"]],
-        "boards": len(list(boards.rglob("events*"))),
+        "boards": sorted(board(boards)),
     }
+
+
+def board(folder: Path) -> Iterator[tuple[str, int, float]]:
+    """What TensorBoard shows of the rate and the momentum of each batch."""
+    for path in folder.rglob("events*"):
+        for record in tf.data.TFRecordDataset(str(path)):
+            event = tf.compat.v1.Event.FromString(record.numpy())
+            for value in event.summary.value:
+                if value.tag in ("batch_learning_rate", "batch_momentum"):
+                    yield value.tag, event.step, float(tf.make_ndarray(value.tensor))
 
 
 def mirrored() -> dict[str, Any]:
@@ -190,12 +231,12 @@ def train(made: Any, start: int, stop: int, folder: Path | None = None) -> Any:
         clr.keras.LearningRateSchedule.from_config(made.optimizer.get_config()["learning_rate"]["config"]).schedule
     )
     log = clr.keras.LogLearningRate()
-    for step in range(start, stop):
+    for first, last in [(step, step + 1) for step in range(start, stop)] if folder else [(start, stop)]:
         if folder:
-            made.save(folder / f"{step}.keras")
-        made.fit(
-            x[step], y[step], batch_size=16, shuffle=False, verbose=0, callbacks=[clr.keras.CycleMomentum(mirror), log]
-        )
+            made.save(folder / f"{first}.keras")
+        part, target = (values[first:last].reshape(-1, values.shape[-1]) for values in (x, y))
+        callbacks = [clr.keras.CycleMomentum(mirror), log]
+        made.fit(part, target, batch_size=16, shuffle=False, verbose=0, callbacks=callbacks)
     return [np.asarray(value) for value in made.get_weights()], np.array(
         [log.history["learning_rate"], log.history["momentum"]]
     )
@@ -231,8 +272,22 @@ def integers() -> dict[str, Any]:
     return result
 
 
+def precision() -> dict[str, Any]:
+    """The rate in the precision that Keras is set to."""
+    result = {}
+    before = keras.config.floatx()
+    for name in ("float16", "float32", "float64"):
+        keras.config.set_floatx(name)
+        optimizer = keras.optimizers.SGD(clr.keras.LearningRateSchedule(clr.triangular(0.001, 0.006, 7)))
+        optimizer.iterations.assign(3)
+        rate = optimizer.learning_rate
+        result[name] = [keras.backend.standardize_dtype(rate.dtype), float(rate)]
+    keras.config.set_floatx(before)
+    return result
+
+
 def everything() -> dict[str, Any]:
-    scenarios = (rates, accumulation, mixed, momentum, callbacks, mirrored, integers, save)
+    scenarios = (rates, accumulation, mixed, momentum, callbacks, mirrored, integers, precision, save)
     return {scenario.__name__: scenario() for scenario in scenarios}
 
 

@@ -4,10 +4,12 @@ Glue only: the rate and the momentum are computed by the schedules from the opti
 the compiled step.
 """
 
+import math
+from functools import cache
 from typing import Any
 
-from clr import checks
-from clr.namespaces import unwrapped
+from clr import checks, namespaces
+from clr.namespaces import unconverted, unwrapped
 from clr.schedule import Schedule
 from clr.serialize import from_dict
 
@@ -16,27 +18,27 @@ try:
 except ImportError as error:
     raise ImportError("clr.keras needs Keras: pip install 'cyclic-learning-rate[keras]'") from error
 
-
-def _checked(schedule: Any) -> Schedule:
-    if not isinstance(schedule, Schedule):
-        checks.fail(TypeError, "schedule", "schedule", schedule)
-    return schedule
+Logs = dict[str, Any] | None
 
 
 @keras.saving.register_keras_serializable(package="clr")
 class LearningRateSchedule(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
     """A schedule as Keras' optimizers take it, which is saved and loaded with the model.
 
+    A compiled model that was saved to ``.keras`` goes on at the same step with the same rates. To load it, import
+    `clr.keras` first. A scaling function of yours must be registered by `clr.register_scale` to be saved.
+
     Args:
         schedule: The learning rate, per update.
-        gradient_accumulation_steps: Give the optimizer's own, if it accumulates gradients: Keras' ``iterations`` count
-            every batch, and then the rate follows the real updates.
+        gradient_accumulation_steps: The optimizer's own, if it has one. Keras hands a schedule the count of batches;
+            with this, the rate follows the updates that are made of them.
+
+    Attributes:
+        schedule: The same.
+        gradient_accumulation_steps: The same, 1 by default.
 
     Raises:
         TypeError, ValueError: An argument makes no sense.
-
-    A compiled model that was saved to ``.keras`` goes on at the same step with the same rates. To load it, import
-    `clr.keras` first. A scaling function of yours must be registered by `clr.register_scale` to be saved.
 
     >>> import clr, keras
     >>> schedule = clr.keras.LearningRateSchedule(clr.triangular(0.25, 1.25, step_size=4))
@@ -48,92 +50,114 @@ class LearningRateSchedule(keras.optimizers.schedules.LearningRateSchedule):  # 
     def __init__(self, schedule: Schedule, gradient_accumulation_steps: int = 1) -> None:
         super().__init__()
         self.schedule = _checked(schedule)
-        self._batches = checks.count("gradient_accumulation_steps", gradient_accumulation_steps)
+        self.gradient_accumulation_steps = checks.count("gradient_accumulation_steps", gradient_accumulation_steps)
 
+    @unconverted
     def __call__(self, step: Any) -> Any:
-        """The rate at a count of batches, in the backend's tensors, or as a float for a number."""
-        count = unwrapped(step)
-        return self.schedule(count if self._batches == 1 else count // self._batches)
+        """The rate at a count of batches.
+
+        Args:
+            step: Whatever a schedule takes: ``iterations`` of an optimizer, a number, integers of any framework.
+
+        Returns:
+            A tensor of the step's framework and shape; from Keras' backend in the dtype of Keras' own rates
+            (``keras.config.floatx()``). A float for a number.
+
+        Raises:
+            TypeError, ValueError: The step is no whole number of batches, 0 or more.
+        """
+        return _value(self.schedule, step, self.gradient_accumulation_steps)
 
     def get_config(self) -> dict[str, Any]:
         """Plain data, from which `from_config` makes an equal one."""
-        return {"schedule": self.schedule.to_dict(), "gradient_accumulation_steps": self._batches}
+        return {
+            "schedule": self.schedule.to_dict(),
+            "gradient_accumulation_steps": self.gradient_accumulation_steps,
+        }
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "LearningRateSchedule":
         """The schedule that `get_config` has described."""
         return cls(from_dict(config["schedule"]), config["gradient_accumulation_steps"])
 
+    def __repr__(self) -> str:
+        batches = self.gradient_accumulation_steps
+        option = f", gradient_accumulation_steps={batches}" if batches > 1 else ""
+        return f"clr.keras.LearningRateSchedule({self.schedule!r}{option})"
+
 
 class CycleMomentum(keras.callbacks.Callback):  # type: ignore[misc]
     """Cycles the momentum while a model is fitted: ``momentum`` of SGD and RMSprop, ``beta_1`` of Adam and its kin.
 
-    The value is computed inside of the compiled step, from the same count of updates as the rate. After the fit the
-    optimizer has its own momentum again.
+    The value is computed inside of the compiled step, from the optimizer's count of updates. Where it accumulates
+    gradients, an update is made of several batches. After the fit the optimizer has its own momentum again, which is
+    also the one that is saved in between. If an exception ends the fit, call `on_train_end` for that.
+
+    Adam's correction of the bias takes the current ``beta_1`` for all past ones.
 
     Args:
         schedule: The momentum, from 0 to below 1: say ``clr.momentum(schedule)``.
 
     Raises:
-        TypeError, ValueError: An argument makes no sense; when the fit begins, the optimizer has no momentum, or one
-            that is off (0), which stays so.
+        TypeError, ValueError: An argument makes no sense; or, when the fit begins, the optimizer has no momentum, or
+            one that is off (0).
 
-    Adam's correction of the bias takes the current ``beta_1`` for all past ones.
-
-    >>> import clr, keras
-    >>> schedule = clr.triangular(0.001, 0.006, step_size=2000)
-    >>> callbacks = [clr.keras.CycleMomentum(clr.momentum(schedule)), clr.keras.LogLearningRate()]
+    >>> import clr, keras, numpy as np
+    >>> schedule = clr.triangular(0.25, 1.25, step_size=4)
+    >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    >>> model.compile(keras.optimizers.SGD(clr.keras.LearningRateSchedule(schedule), momentum=0.9), "mse")
+    >>> log = clr.keras.LogLearningRate()
+    >>> callbacks = [clr.keras.CycleMomentum(clr.momentum(schedule, 0.5, 0.75)), log]
+    >>> _ = model.fit(np.ones((3, 1)), np.ones((3, 1)), batch_size=1, callbacks=callbacks, verbose=0)
+    >>> log.history["momentum"]
+    [0.75, 0.6875, 0.625]
     """
 
     def __init__(self, schedule: Schedule) -> None:
         super().__init__()
         self.schedule = _checked(schedule)
-        lowest, highest = schedule.bounds
-        if not 0 <= lowest <= highest < 1:
+        if schedule.bounds[1] >= 1:
             checks.fail(ValueError, "schedule", "momentum", schedule)
 
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Lets the optimizer take its momentum from the schedule."""
-        optimizer = _inner(self.model.optimizer)
-        _restore(optimizer)  # after a fit that an exception has ended
+    def set_model(self, model: Any) -> None:
+        """Refuses a model whose optimizer has no momentum that could be cycled."""
+        super().set_model(model)
+        optimizer = _inner(model.optimizer)
         name = _momentum_name(optimizer)
         if name is None:
             raise ValueError(f"`CycleMomentum` needs an optimizer with a momentum. Received: {optimizer.name!r}.")
         own = getattr(optimizer, name)
         if not own:
             raise ValueError(f"`CycleMomentum` needs a momentum that is on. Received: {name} {own!r}.")
-        apply, schedule = optimizer.apply, self.schedule
 
-        def cycled(*arguments: Any, **options: Any) -> Any:
-            # Not by setattr, which has Keras track what it sets.
-            optimizer.__dict__[name] = _now(schedule(unwrapped(optimizer.iterations)))
-            try:
-                return apply(*arguments, **options)
-            finally:
-                optimizer.__dict__[name] = own
-
-        cycled.schedule = schedule  # type: ignore[attr-defined]
-        optimizer.__dict__["apply"] = cycled
+    def on_train_begin(self, logs: Logs = None) -> None:
+        """Lets the optimizer take its momentum from the schedule, in a step that is compiled anew."""
+        optimizer = _inner(self.model.optimizer)
+        attributes = vars(optimizer)  # written to as such, since Keras keeps track of what is set as an attribute
+        attributes.pop("apply", None)  # of a fit that an exception has ended
+        attributes["apply"] = _Cycled(optimizer, self.schedule)
         self.model.make_train_function(force=True)
 
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+    def on_train_end(self, logs: Logs = None) -> None:
         """Leaves the optimizer as it was."""
-        _restore(_inner(self.model.optimizer))
-        self.model.train_function = None
+        vars(_inner(self.model.optimizer)).pop("apply", None)
+        self.model.train_function = None  # is made anew when it is needed
 
 
 class LogLearningRate(keras.callbacks.Callback):  # type: ignore[misc]
-    """Logs the rate that was applied, and the momentum if there is one, for every step and every epoch.
+    """Logs the rate that was applied, and the momentum if there is one, for every update and every epoch.
 
-    They appear in ``logs`` as ``learning_rate`` and ``momentum``, for Keras' ``History``, ``CSVLogger`` and
-    ``TensorBoard``; put it before those. They are those of the last update that was made, where the optimizer's own
-    ``learning_rate`` is then already that of the next.
+    They appear in ``logs`` as ``learning_rate`` and ``momentum``, for Keras' ``History``, ``CSVLogger``,
+    ``TensorBoard`` and others: put it before those, and after what sets the rate. They are those of the last update
+    that was made, where the optimizer's own ``learning_rate`` is by then that of the next. (The latter is also what
+    ``TensorBoard`` writes as ``epoch_learning_rate``; ``batch_learning_rate`` is the one that was applied.)
 
     Attributes:
         history: Lists of the same length under ``"step"``, ``"learning_rate"`` and, where there is one, ``"momentum"``:
-            an entry for every update, from the first fit on.
+            an entry for every update, over all fits. A rate that is neither a number nor a Keras schedule is read
+            once in each execution, of which ``steps_per_execution`` says how many steps it makes.
 
-    On JAX the state is read back after every batch, which costs time.
+    The count of updates is read after every batch, for which the device has to finish it.
 
     >>> import clr, keras, numpy as np
     >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
@@ -148,77 +172,89 @@ class LogLearningRate(keras.callbacks.Callback):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__()
         self.history: dict[str, list[Any]] = {"step": [], "learning_rate": []}
+        self._seen = 0
+        self._rate = math.nan
 
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+    def on_train_begin(self, logs: Logs = None) -> None:
         """Looks at where the optimizer is."""
-        self._optimizer = _inner(self.model.optimizer)
         self._seen = self._updates()
 
-    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Reads a rate that is no function of the step, before it is applied."""
-        schedule = self._optimizer._learning_rate
-        is_schedule = isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule)
-        self._rate = None if is_schedule else _number(self._optimizer.learning_rate)
+    def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:
+        """Reads the rate before it is applied."""
+        self._rate = _number(_inner(self.model.optimizer).learning_rate)
 
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Logs the updates that were made, of which there may be several."""
-        optimizer, now = self._optimizer, self._updates()
-        name = _momentum_name(optimizer)
-        own = None if name is None else getattr(optimizer, name)
-        cycled = getattr(optimizer.__dict__.get("apply"), "schedule", None)
-        batches = optimizer.gradient_accumulation_steps or 1
-        for update in range(self._seen, now):
-            rate = self._rate
-            if rate is None:  # a schedule, which Keras gives the count of batches
-                last = keras.ops.convert_to_tensor((update + 1) * batches - 1, optimizer._iterations.dtype)
-                rate = _number(optimizer._learning_rate(last))
-            self.history["step"].append(update)
-            self.history["learning_rate"].append(rate)
-            if own:
-                momentum = own if cycled is None else _number(cycled(keras.ops.convert_to_tensor(update)))
-                self.history.setdefault("momentum", []).append(momentum)
-        self._seen = now
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+        """Logs the updates that were made: none, one or several."""
+        seen, self._seen = self._seen, self._updates()
+        for update in range(seen, self._seen):
+            self._append(update)
         self._add_to(logs)
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """Logs the last update of the epoch."""
         self._add_to(logs)
 
     def _updates(self) -> int:
-        if hasattr(self.model, "jax_state_sync"):
-            self.model.jax_state_sync()
-        return int(_number(self._optimizer.iterations))
+        return int(_number(_inner(self.model.optimizer).iterations))
 
-    def _add_to(self, logs: dict[str, Any] | None) -> None:
+    def _append(self, update: int) -> None:
+        optimizer = _inner(self.model.optimizer)
+        rate, schedule = self._rate, optimizer._learning_rate
+        if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
+            batches = optimizer.gradient_accumulation_steps or 1
+            rate = _number(schedule(keras.ops.convert_to_tensor((update + 1) * batches - 1, "int")))
+        self.history["step"].append(update)
+        self.history["learning_rate"].append(rate)
+        cycled = vars(optimizer).get("apply")
+        name = _momentum_name(optimizer)
+        if isinstance(cycled, _Cycled):
+            momentum = _number(cycled.value(keras.ops.convert_to_tensor(update, "int")))
+            self.history.setdefault("momentum", []).append(momentum)
+        elif name is not None and getattr(optimizer, name):
+            self.history.setdefault("momentum", []).append(getattr(optimizer, name))
+
+    def _add_to(self, logs: Logs) -> None:
         if logs is not None and self.history["step"]:
             logs |= {name: values[-1] for name, values in self.history.items() if name != "step"}
 
 
-def _number(value: Any) -> float:
-    """A tensor or variable of one number, also of a distribution strategy."""
-    tensor = unwrapped(value)
-    return float(tensor.numpy() if hasattr(tensor, "values") else tensor)  # as a distributed one has
+class _Cycled:
+    """The ``apply`` of an optimizer, during which its momentum is that of the step."""
+
+    def __init__(self, optimizer: Any, schedule: Schedule) -> None:
+        name = _momentum_name(optimizer)
+        self._attributes = vars(optimizer)
+        self._name, self._own = name, getattr(optimizer, str(name))
+        self._optimizer, self._apply, self._schedule = optimizer, optimizer.apply, schedule
+        self._inside = 0
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        # Of several replicas, all come in before the first goes out.
+        self._inside += 1
+        self._attributes[self._name] = self._now()
+        try:
+            return self._apply(*arguments, **options)
+        finally:
+            self._inside -= 1
+            if not self._inside:
+                self._attributes[self._name] = self._own
+
+    def value(self, update: Any) -> Any:
+        """The momentum of an update."""
+        if keras.backend.backend() == "torch":  # which adds with plain numbers only
+            return self._schedule(int(update))
+        return _value(self._schedule, update)
+
+    def _now(self) -> Any:
+        """The same as something that the optimizer can compute with, and that never is 0 where it asks."""
+        value = self.value(self._optimizer.iterations)
+        return max(value, math.ulp(0.0)) if isinstance(value, float) else _Tensor(value)
 
 
-def _inner(optimizer: Any) -> Any:
-    """The optimizer, or the one that scales its loss."""
-    return getattr(optimizer, "inner_optimizer", optimizer)
+class _Tensor(keras.Variable):  # type: ignore[misc]
+    """A tensor, traced or not, that stands where an optimizer has a number: all of Keras' functions take variables."""
 
-
-def _momentum_name(optimizer: Any) -> str | None:
-    """What the optimizer calls its momentum."""
-    names = ("momentum", "beta_1")
-    return next((name for name in names if isinstance(getattr(optimizer, name, None), float | int)), None)
-
-
-def _restore(optimizer: Any) -> None:
-    optimizer.__dict__.pop("apply", None)
-
-
-class _Now(keras.Variable):  # type: ignore[misc]
-    """A tensor of this step in the place of an optimizer's number: never 0, where the optimizer asks."""
-
-    def __init__(self, tensor: Any) -> None:
+    def __init__(self, tensor: Any) -> None:  # makes no variable of the backend
         self._tensor = tensor
 
     @property
@@ -239,9 +275,44 @@ class _Now(keras.Variable):  # type: ignore[misc]
     def __gt__(self, other: object) -> bool:
         return True
 
+    def __repr__(self) -> str:
+        return f"<momentum {self._tensor!r}>"
+
     __hash__ = None  # type: ignore[assignment]
 
 
-def _now(momentum: Any) -> Any:
-    """The momentum as an optimizer can compute with it: PyTorch's steps are not traced, and take a float."""
-    return float(momentum) if keras.backend.backend() == "torch" else _Now(momentum)
+def _checked(schedule: Any) -> Schedule:
+    if not isinstance(schedule, Schedule):
+        checks.fail(TypeError, "schedule", "schedule", schedule)
+    return schedule
+
+
+def _value(schedule: Schedule, count: Any, each: int = 1) -> Any:
+    """What a schedule gives where ``each`` of the counted make a step."""
+    count = unwrapped(count)
+    xp, step = namespaces.enter(count)
+    if each > 1:
+        step = xp.divmod(step, each)[0]
+    return xp.rates(schedule.rate(xp, step), _dtype(keras.config.floatx()) if keras.ops.is_tensor(count) else None)
+
+
+@cache
+def _dtype(name: str) -> Any:
+    """The backend's own dtype of this name."""
+    return keras.ops.convert_to_tensor(0.0, name).dtype
+
+
+def _number(value: Any) -> float:
+    """A tensor or variable of one number, also of a distribution strategy."""
+    return float(unwrapped(value) + 0)
+
+
+def _inner(optimizer: Any) -> Any:
+    """The optimizer, or the one that scales its loss."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
+def _momentum_name(optimizer: Any) -> str | None:
+    """What the optimizer calls its momentum."""
+    names = ("momentum", "beta_1")
+    return next((name for name in names if isinstance(getattr(optimizer, name, None), float | int)), None)
