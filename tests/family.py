@@ -48,7 +48,8 @@ def made(plain: Plain) -> clr.Schedule:
     if make in ("multiple", "clip", "after_end"):
         schedule: clr.Schedule = arguments.pop("schedule")
         if make == "multiple":
-            return schedule * arguments["factor"]
+            factor: float = arguments["factor"]
+            return schedule * factor
         return schedule.clip(**arguments) if make == "clip" else schedule.after_end(**arguments)
     result: clr.Schedule = getattr(clr, make)(**arguments)
     return result

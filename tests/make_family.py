@@ -70,6 +70,7 @@ def descriptions() -> Iterator[Plain]:
     yield of("warm_restarts", max_lr=0.3, first_cycle=2**33, cycle_mult=2)
     yield of("warm_restarts", max_lr=0.3, first_cycle=10, base_lr=0.3)
     yield of("warm_restarts", max_lr=0.3, first_cycle=0.5, cycle_mult=0.5, base_lr=0.1)
+    yield of("warm_restarts", max_lr=0.3, first_cycle=0.1, cycle_mult=1.5, base_lr=0.1)
     # Phases
     yield of("constant", lr=0.01)
     yield of("constant", lr=0.0)

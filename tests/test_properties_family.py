@@ -13,7 +13,7 @@ from tests.family import CYCLES, LAST, Plain, bounds, exact, far_steps, made, ra
 from tests.reference import ulps
 
 PROFILE = settings(deadline=None, derandomize=True, max_examples=200)
-MOST_ULPS = 8  # of a rate along a cosine: of the angle, the sine, its square and the sums
+MOST_ULPS = 6  # of a rate along a cosine: of the angle, the sine, its square and the sums
 SMALLEST = 2.0**-1000  # below it factors and products lose digits
 
 lr = st.one_of(st.just(0.0), st.floats(1e-12, 10.0), st.floats(1e-6, 1.0))
@@ -121,6 +121,14 @@ def test_linear_phases_are_within_2_ulps_of_the_exact_rate(at: tuple[Plain, int]
 @given(located(phases().map(lambda plain: plain | {"shape": "cosine"})))
 def test_cosine_phases_are_within_a_few_ulps_of_the_exact_rate(at: tuple[Plain, int]) -> None:
     assert off(*at) <= MOST_ULPS
+
+
+@PROFILE
+@given(st.lists(st.tuples(lr, whole), min_size=1, max_size=5), shape)
+def test_corners_at_whole_steps_have_their_levels_bit_for_bit(corners: list[tuple[float, int]], shape: str) -> None:
+    levels, lengths = zip(*corners, strict=True)
+    schedule = clr.phases(levels, lengths[1:], shape)
+    assert [schedule(sum(lengths[1 : number + 1])) for number in range(len(levels))] == list(levels)
 
 
 @PROFILE
