@@ -373,7 +373,11 @@ TABLE: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         ValueError,
         DIVISOR.format("div_final", "nan"),
     ),
-    "join of nothing": (lambda: clr.join([]), ValueError, SEQUENCE.format("schedules", "[]")),
+    "join of nothing": (
+        lambda: clr.join([]),
+        ValueError,
+        "`schedules` must be a list with at least one schedule. Received: [].",
+    ),
     "join of one": (lambda: clr.join(RAMP), TypeError, SEQUENCE.format("schedules", repr(RAMP))),  # type: ignore[arg-type]
     "join of a number": (
         lambda: clr.join([RAMP, 0.1]),  # type: ignore[list-item]

@@ -150,18 +150,18 @@ def extra_ends(plain: Plain) -> set[int]:
             return extra_ends(plain["schedule"])
         case "after_end":
             return set() if plain["rule"] == "repeat" else extra_ends(plain["schedule"])
-        case make if make in CYCLES:
+        case make if make in ("constant", *CYCLES):
             return set()
-    return {corners(plain).total - 1}
+    return {corners(plain).total - 1} if len(plain.get("levels", (0, 1))) > 1 else set()
 
 
 def is_counted(plain: Plain) -> bool:
-    """Not so where cycles are shorter than a step, and some are stepped over; or constants end after a step."""
+    """Not so where cycles are shorter than a step, and some are stepped over."""
     if plain["make"] in CYCLES:
         wave = cycles(plain)
         return wave.up + wave.down >= 2
     parts = plain.get("schedules", [plain["schedule"]] if "schedule" in plain else [])
-    return plain["make"] != "constant" and all(map(is_counted, parts))
+    return all(map(is_counted, parts))
 
 
 COUNTED = [row.schedule for row in golden() if is_counted(row.schedule)]

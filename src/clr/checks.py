@@ -19,6 +19,7 @@ RULES = {
     "sequence": "a list or a tuple",
     "boundaries": "growing steps, one for each schedule but the first",
     "schedule": "a schedule",
+    "schedules": "a list with at least one schedule",
     "mapping": "a dict with the data of a schedule",
     "scale_name": "a name, a text that is not empty",
     "momentum": "a number from 0 to below 1",

@@ -124,7 +124,7 @@ class Join(Schedule):
             for number, part in enumerate(checks.sequence("schedules", self.schedules))
         )
         if not schedules:
-            checks.fail(ValueError, "schedules", "sequence", self.schedules)
+            checks.fail(ValueError, "schedules", "schedules", self.schedules)
         if self.boundaries is None:
             starts = [0]
             for number, part in enumerate(schedules[:-1]):
@@ -168,7 +168,10 @@ class Join(Schedule):
             ends = self.schedules[number].ends_cycle(xp, own)
             if number == len(self.schedules) - 1:
                 return ends
-            return ends | is_step(xp, own, self._starts[number + 1] - self._starts[number] - 1)
+            total, steps = self.schedules[number].total_steps, self._starts[number + 1] - self._starts[number]
+            if total is not None and total < steps:  # it stays at its end until the next begins
+                ends = ends ^ (ends & is_step(xp, own, total - 1))
+            return ends | is_step(xp, own, steps - 1)
 
         return self._ask(xp, step, ask)
 
@@ -332,7 +335,9 @@ class AfterEnd(_OfOne):
         return cycle
 
     def ends_cycle(self, xp: Namespace, step: Any) -> Any:
-        return self.schedule.ends_cycle(xp, self._own(xp, step))
+        own = self._own(xp, step)
+        ends = self.schedule.ends_cycle(xp, own)
+        return ends | is_step(xp, own, self._steps - 1) if self.rule == "repeat" else ends
 
     @property
     def bounds(self) -> tuple[float, float]:

@@ -255,7 +255,8 @@ def one_cycle(
     Args:
         max_lr: The rate at the peak; per update.
         total_steps: The steps in all; the last of them has the lowest rate.
-        pct_start: The part of them that is spent rising, from 0 to 1.
+        pct_start: The part of them that is spent rising, from 0 to 1. Where that is a step or less, it starts at the
+            peak.
         anneal_strategy: ``"cos"`` or ``"linear"``.
         div_factor: The first rate is ``max_lr / div_factor``; 1 or more.
         final_div_factor: The last rate is the first one, divided by this; 1 or more.

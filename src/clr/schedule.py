@@ -418,7 +418,7 @@ class Phases(_OnWave):
         return step * 0
 
     def ends_cycle(self, xp: Namespace, step: Any) -> Any:
-        return is_step(xp, step, self.total_steps - 1)
+        return is_step(xp, step, self.total_steps - 1) if self.lengths else step < 0  # a constant has no cycle to end
 
     @property
     def bounds(self) -> tuple[float, float]:
