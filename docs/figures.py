@@ -10,7 +10,7 @@ from matplotlib import pyplot
 
 import clr
 from clr import plot
-from clr.demo import report, training
+from clr.demo import report, tensorflow, training
 from clr.schedule import POLICIES
 
 FIGURES = Path(__file__).parent / "figures"
@@ -76,7 +76,7 @@ def main() -> None:
     runs = []
     for policy in (training.FIXED, *POLICIES):
         for seed in range(DEMO_SEEDS):
-            *_, run = training.train(policy, seed, DEMO_STEPS)
+            *_, run = tensorflow.train(policy, seed, DEMO_STEPS)
             runs.append(run)
     report.draw(runs, report.summary(runs), FIGURES / "demo_rates.png", FIGURES / "demo_accuracy.png")
 

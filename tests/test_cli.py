@@ -184,11 +184,11 @@ def test_summary_finds_the_steps_to_the_best_of_the_fixed_rate() -> None:
     from clr.demo.training import Run
 
     runs = [
-        Run("fixed", 0, accuracies=[0.5, 0.8, 0.7]),
-        Run("fixed", 1, accuracies=[0.5, 0.6, 0.7]),
-        Run("triangular", 0, accuracies=[0.6, 0.9, 0.9]),
-        Run("triangular", 1, accuracies=[0.6, 0.7, 0.5]),
-        Run("exp_range", 0, accuracies=[0.1, 0.1, 0.69]),
+        Run("torch", "fixed", 0, accuracies=[0.5, 0.8, 0.7]),
+        Run("torch", "fixed", 1, accuracies=[0.5, 0.6, 0.7]),
+        Run("torch", "triangular", 0, accuracies=[0.6, 0.9, 0.9]),
+        Run("torch", "triangular", 1, accuracies=[0.6, 0.7, 0.5]),
+        Run("torch", "exp_range", 0, accuracies=[0.1, 0.1, 0.69]),
     ]
     fixed, triangular, exp_range = report.summary(runs)
     assert fixed["best_accuracy"] == pytest.approx(70)
@@ -199,11 +199,39 @@ def test_summary_finds_the_steps_to_the_best_of_the_fixed_rate() -> None:
     assert [row["seeds"] for row in (fixed, triangular, exp_range)] == [2, 2, 1]
 
 
+@pytest.mark.parametrize("framework", ["keras", "torch", "jax"])
+def test_demo_in_another_framework(call: Call, framework: str, tmp_path: Path) -> None:
+    arguments = ("--framework", framework, "--steps", "20", "--seeds", "1", "--policy", "triangular2")
+    code, out, _ = call("demo", *arguments, "--out", str(tmp_path))
+    assert code == 0
+    assert "The 20 applied rates of each run" in out
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert {run["framework"] for run in results["runs"]} == {framework}
+
+
+@pytest.mark.parametrize(("framework", "module", "name"), [("torch", "torch", "PyTorch"), ("jax", "optax", "Optax")])
+def test_demo_without_its_framework_says_what_to_install(framework: str, module: str, name: str) -> None:
+    hidden = f"""
+import sys
+from importlib import util
+found = util.find_spec
+util.find_spec = lambda module: None if module == {module!r} else found(module)
+sys.argv = ["clr", "demo", "--framework", {framework!r}]
+from clr.cli import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", hidden], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"clr: demo --framework {framework} needs {name}: pip install 'cyclic-learning-rate[demo,{framework}]'\n"
+    )
+
+
 def test_ctrl_c_ends_the_demo_cleanly_and_keeps_complete_runs(tmp_path: Path) -> None:
     # Run by run on a terminal's progress bar: the bar names the second run once the first is complete.
     watch = """
 import os, signal, sys
-from clr.demo import training
+from clr.demo import tensorflow as training
 trained = training.train
 def train(policy, seed, steps):
     for run in trained(policy, seed, steps):

@@ -5,9 +5,10 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from enum import StrEnum
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
@@ -42,6 +43,24 @@ class Policy(StrEnum):
     triangular2 = "triangular2"
     exp_range = "exp_range"
 
+
+class Framework(StrEnum):
+    """What the demonstration can train with."""
+
+    tensorflow = "tensorflow"
+    keras = "keras"
+    torch = "torch"
+    jax = "jax"
+    all = "all"
+
+
+# What the demonstration imports, and what people call it.
+NEEDS: dict[Framework, dict[str, str]] = {
+    Framework.tensorflow: {"tensorflow": "TensorFlow"},
+    Framework.keras: {"keras": "Keras", "tensorflow": "TensorFlow"},
+    Framework.torch: {"torch": "PyTorch"},
+    Framework.jax: {"jax": "JAX", "optax": "Optax"},
+}
 
 PolicyArgument = Annotated[Policy, typer.Argument(help="The policy, the schedule's mode.")]
 BaseOption = Annotated[float, typer.Option(help="The lower bound of the rate.")]
@@ -90,6 +109,9 @@ def _command(
 
 @app.command()
 def demo(
+    framework: Annotated[
+        Framework, typer.Option(help="What to train with, or all: one after the other.")
+    ] = Framework.tensorflow,
     steps: Annotated[int, typer.Option(min=20, help="Updates per run.")] = 760,
     seeds: Annotated[int, typer.Option(min=1, help="Runs per policy, each from other initial weights.")] = 5,
     policy: Annotated[
@@ -100,41 +122,42 @@ def demo(
 ) -> None:
     """Train a small network on real handwritten digits: at a fixed rate, and under each policy.
 
-    Every run has the same budget of steps and the same seeds. At the end there is a table, and two pictures: the
-    rates over the steps and the accuracies over the steps. Ctrl-C ends early and reports the runs that are complete.
+    Every run has the same budget of steps, and the same seeds give the same initial weights and batches, in every
+    framework. At the end there is a table, a line that compares the applied rates with the schedule's, and two
+    pictures: the rates over the steps and the accuracies over the steps. Ctrl-C ends early and reports the runs that
+    are complete.
     """
+    frameworks = list(NEEDS) if framework is Framework.all else [framework]
     with _refusals():
-        needs = {"tensorflow": "TensorFlow", "sklearn": "scikit-learn", "matplotlib": "matplotlib"}
-        missing = [name for module, name in needs.items() if find_spec(module) is None]
-        if missing:
-            raise RefusedError(f"demo needs {' and '.join(missing)}: pip install 'cyclic-learning-rate[demo]'")
+        _demand(framework, frameworks)
         _make_folder(out)
     notes = Console(stderr=True)
-    notes.print("Loading TensorFlow and the digits")
+    notes.print("Loading the digits and what trains on them")
     with _silenced_start():
         from clr.demo import report, training
 
         training.digits()
+        trainers = {name.value: import_module(f"clr.demo.{name}") for name in frameworks}
 
     policies = [training.FIXED, *dict.fromkeys(policy or Policy)]
+    planned = [(kind, name, seed) for kind in trainers for name in policies for seed in range(seeds)]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     runs: list[training.Run] = []
     interrupted = False
     with Progress(*columns, TextColumn("{task.fields[now]}"), console=notes) as progress:
-        bar = progress.add_task("", total=len(policies) * seeds * steps, now="")
+        bar = progress.add_task("", total=len(planned) * steps, now="")
         try:
-            for name in policies:
-                for seed in range(seeds):
-                    progress.update(bar, description=f"{name}, seed {seed + 1} of {seeds}")
-                    for run in training.train(name, seed, steps):
-                        now = f"loss {run.losses[-1]:.3f}  rate {run.rates[-1]:.4f}"
-                        progress.update(bar, advance=1, now=now)
-                    runs.append(run)
+            for kind, name, seed in planned:
+                progress.update(bar, description=f"{kind}: {name}, seed {seed + 1} of {seeds}")
+                for run in trainers[kind].train(name, seed, steps):
+                    now = f"loss {run.losses[-1]:.3f}  rate {run.rates[-1]:.4f}"
+                    progress.update(bar, advance=1, now=now)
+                runs.append(run)
         except KeyboardInterrupt:
             interrupted = True
 
     if interrupted:
-        notes.print(f"Interrupted: {len(runs)} of {len(policies) * seeds} runs are complete.")
+        notes.print(f"Interrupted: {len(runs)} of {len(planned)} runs are complete.")
     if runs:
         rows = report.summary(runs)
         with _refusals():
@@ -143,8 +166,8 @@ def demo(
             print(json.dumps(rows, indent=2))
         else:
             Console().print(report.table(rows, steps))
-        for path in paths:
-            (notes if as_json else Console()).print(str(path), soft_wrap=True, highlight=False)
+        for line in (*report.rates_in_words(runs), *map(str, paths)):
+            (notes if as_json else Console()).print(line, soft_wrap=True, highlight=False)
     if interrupted:
         raise typer.Exit(INTERRUPTED)
 
@@ -207,6 +230,18 @@ def _schedule(
     policy: Policy, base_lr: float, max_lr: float, step_size: float, step_size_down: float | None, gamma: float
 ) -> Cyclic:
     return clr.cyclic(base_lr, max_lr, step_size, step_size_down, policy, gamma)
+
+
+def _demand(framework: Framework, frameworks: Iterable[Framework]) -> None:
+    """Refuses a demonstration for which something is not installed."""
+    needs = {module: name for kind in frameworks for module, name in NEEDS[kind].items()}
+    needs |= {"sklearn": "scikit-learn", "matplotlib": "matplotlib"}
+    missing = [name for module, name in needs.items() if find_spec(module) is None]
+    if missing:
+        default = framework is Framework.tensorflow
+        command = "demo" if default else f"demo --framework {framework}"
+        extras = "demo" if default else f"demo,{framework}"
+        raise RefusedError(f"{command} needs {' and '.join(missing)}: pip install 'cyclic-learning-rate[{extras}]'")
 
 
 @contextmanager

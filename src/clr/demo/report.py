@@ -1,6 +1,7 @@
 """What the demonstration shows of its runs: a table, two pictures, and the numbers themselves."""
 
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,62 +10,108 @@ import numpy as np
 from rich.table import Table
 
 from clr import plot
-from clr.demo.training import EVALUATE_EVERY, FIXED, Run
+from clr.demo.training import EVALUATE_EVERY, FIXED, Run, schedule
 
 
 def summary(runs: list[Run]) -> list[dict[str, Any]]:
-    """A row for each policy: accuracies in percent, and the steps to the fixed rate's best, of its seeds' mean."""
-    curves = {policy: _curves(runs, policy) for policy in dict.fromkeys(run.policy for run in runs)}
-    target = curves[FIXED].mean(axis=0).max() if FIXED in curves else None
+    """A row for each framework and policy, with accuracies in percent and the steps to the fixed rate's best.
+
+    They are of the seeds' mean. The last entry is the largest relative difference of an applied rate from the schedule.
+    """
     rows = []
-    for policy, curve in curves.items():
-        mean = curve.mean(axis=0)
-        reached = np.flatnonzero(mean >= (np.inf if target is None else target))
-        rows.append(
-            {
-                "policy": policy,
-                "seeds": len(curve),
-                "best_accuracy": 100 * float(mean.max()),
-                "final_accuracy": 100 * float(mean[-1]),
-                "final_accuracy_range": [100 * float(curve[:, -1].min()), 100 * float(curve[:, -1].max())],
-                "steps_to_fixed_best": EVALUATE_EVERY * (int(reached[0]) + 1) if len(reached) else None,
-            }
-        )
+    for framework, own in _by_framework(runs).items():
+        curves = {policy: _curves(own, policy) for policy in dict.fromkeys(run.policy for run in own)}
+        target = curves[FIXED].mean(axis=0).max() if FIXED in curves else None
+        for policy, curve in curves.items():
+            mean = curve.mean(axis=0)
+            reached = np.flatnonzero(mean >= (np.inf if target is None else target))
+            rows.append(
+                {
+                    "framework": framework,
+                    "policy": policy,
+                    "seeds": len(curve),
+                    "best_accuracy": 100 * float(mean.max()),
+                    "final_accuracy": 100 * float(mean[-1]),
+                    "final_accuracy_range": [100 * float(curve[:, -1].min()), 100 * float(curve[:, -1].max())],
+                    "steps_to_fixed_best": EVALUATE_EVERY * (int(reached[0]) + 1) if len(reached) else None,
+                    "rate_difference": max(rate_difference(run) for run in own if run.policy == policy),
+                }
+            )
     return rows
+
+
+def rate_difference(run: Run) -> float:
+    """The largest relative difference of an applied rate from the schedule's on the host, both rounded to float32."""
+    steps = len(run.rates)
+    exact = schedule(run.policy, steps) if steps else None
+    return _spread([run.rates, [exact(step) for step in range(steps)]] if exact else [])
+
+
+def rates_in_words(runs: list[Run]) -> list[str]:
+    """Whether the applied rates are those of the schedules, and those of the frameworks the same: a line for each."""
+    frameworks = _by_framework(runs)
+    lines = []
+    for framework, own in frameworks.items():
+        difference = max(map(rate_difference, own))
+        relation = "equal" if difference == 0 else f"are within {_rounded_up(difference)} (relative) of"
+        lines.append(
+            f"{f'{framework}: the' if len(frameworks) > 1 else 'The'} {len(own[0].rates)} applied rates of each run "
+            f"{relation} those of the schedule, rounded to float32."
+        )
+    if len(frameworks) > 1:
+        same: dict[tuple[str, int], list[list[float]]] = {}
+        for run in runs:
+            same.setdefault((run.policy, run.seed), []).append(run.rates)
+        difference = max(map(_spread, same.values()))
+        relation = "equal" if difference == 0 else f"within {_rounded_up(difference)} (relative) of each other"
+        *names, last = frameworks
+        lines.append(f"Those of {', '.join(names)} and {last} are {relation}.")
+    return lines
 
 
 def table(rows: list[dict[str, Any]], steps: int) -> Table:
     """The summary for a person."""
+    frameworks = list(dict.fromkeys(row["framework"] for row in rows))
     result = Table(
-        title=f"Accuracy on held-out digits, {steps} steps",
+        title=f"Accuracy on held-out digits, {steps} steps" + (f" in {frameworks[0]}" if len(frameworks) == 1 else ""),
         caption="Mean over the seeds. Steps to match: until it is as high as the fixed rate's ever gets.",
     )
     result.add_column("policy")
     for heading in ("seeds", "best", "final (lowest, highest)", "steps to match"):
         result.add_column(heading, justify="right")
-    for row in rows:
-        low, high = row["final_accuracy_range"]
-        reached = row["steps_to_fixed_best"]
-        result.add_row(
-            row["policy"],
-            str(row["seeds"]),
-            f"{row['best_accuracy']:.2f}%",
-            f"{row['final_accuracy']:.2f}% ({low:.2f}, {high:.2f})",
-            "-" if reached is None else str(reached),
-        )
+    for framework in frameworks:
+        if len(frameworks) > 1:
+            result.add_section()
+            result.add_row(f"[bold]{framework}[/bold]")
+        for row in (row for row in rows if row["framework"] == framework):
+            low, high = row["final_accuracy_range"]
+            reached = row["steps_to_fixed_best"]
+            result.add_row(
+                row["policy"],
+                str(row["seeds"]),
+                f"{row['best_accuracy']:.2f}%",
+                f"{row['final_accuracy']:.2f}% ({low:.2f}, {high:.2f})",
+                "-" if reached is None else str(reached),
+            )
     return result
 
 
 def save(runs: list[Run], rows: list[dict[str, Any]], folder: Path) -> list[Path]:
-    """Writes the numbers and the pictures, and returns their paths."""
-    numbers, rates, accuracies = folder / "results.json", folder / "rates.png", folder / "accuracy.png"
+    """Writes the numbers, and two pictures for each framework, and returns their paths."""
+    frameworks = _by_framework(runs)
+    paths = []
+    for framework, own in frameworks.items():
+        start = f"{framework}_" if len(frameworks) > 1 else ""
+        rates, accuracies = folder / f"{start}rates.png", folder / f"{start}accuracy.png"
+        draw(own, [row for row in rows if row["framework"] == framework], rates, accuracies)
+        paths += [rates, accuracies]
+    numbers = folder / "results.json"
     numbers.write_text(json.dumps({"summary": rows, "runs": [asdict(run) for run in runs]}) + "\n")
-    draw(runs, rows, rates, accuracies)
-    return [rates, accuracies, numbers]
+    return [*paths, numbers]
 
 
 def draw(runs: list[Run], rows: list[dict[str, Any]], rates: Path, accuracies: Path) -> None:
-    """Draws the rates over the steps, and the accuracies with the range of the seeds."""
+    """Draws the rates of a framework's runs over the steps, and the accuracies with the range of the seeds."""
     ax = plot.new_axes()
     for row in rows:
         first = next(run for run in runs if run.policy == row["policy"])
@@ -82,9 +129,31 @@ def draw(runs: list[Run], rows: list[dict[str, Any]], rates: Path, accuracies: P
     _finish(ax, "accuracy on held-out digits (%)", accuracies)
 
 
+def _by_framework(runs: list[Run]) -> dict[str, list[Run]]:
+    result: dict[str, list[Run]] = {}
+    for run in runs:
+        result.setdefault(run.framework, []).append(run)
+    return result
+
+
 def _curves(runs: list[Run], policy: str) -> Any:
     """The accuracies of a policy, seeds by evaluations."""
     return np.array([run.accuracies for run in runs if run.policy == policy])
+
+
+def _spread(curves: list[list[float]]) -> float:
+    """The largest relative difference of rates of the same step, as float32."""
+    if len(curves) < 2 or not curves[0]:
+        return 0.0
+    rounded = np.array(curves, np.float32).astype(np.float64)
+    low, high = rounded.min(axis=0), rounded.max(axis=0)
+    return float(((high - low) / high).max())
+
+
+def _rounded_up(number: float) -> str:
+    """A small number with one digit, and not below it."""
+    exponent = math.floor(math.log10(number))
+    return f"{math.ceil(number / 10.0**exponent) * 10.0**exponent:.0e}"
 
 
 def _line(policy: str) -> str:

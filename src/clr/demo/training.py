@@ -1,29 +1,37 @@
-"""Trains a small convolutional network on scikit-learn's handwritten digits with TensorFlow."""
+"""What the demonstration's trainings share: data, initial weights, batches, policies, and what is recorded.
 
-import os
-from collections.abc import Iterator
+The frameworks' own files are alike: each has a ``train(policy, seed, steps)``. They get the same numbers and train the
+same network by gradient descent with momentum (see `clr.demo.keras` for what Keras does otherwise there).
+"""
+
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its start-up notices are no part of the demonstration
-os.environ["KERAS_BACKEND"] = "tensorflow"
-
-import keras
 import numpy as np
-import tensorflow as tf
+from numpy.typing import NDArray
 
 import clr
 
+FRAMEWORKS = ("tensorflow", "keras", "torch", "jax")
 FIXED = "fixed"
 BASE_LR, MAX_LR = 0.01, 0.1  # the fixed rate, which is Keras' default, and the bound that the policies climb to
 TEST_SIZE, BATCH_SIZE, MOMENTUM, EVALUATE_EVERY = 597, 32, 0.9, 10
+
+# Two convolutions of 3 by 3 and a classifier, each with a bias: 9,930 weights. Between the convolutions the image is
+# halved by pooling; the channels are the last axis, also of what the classifier gets, which has 4 * 4 * 32 features.
+SHAPES = ((3, 3, 1, 16), (16,), (3, 3, 16, 32), (32,), (4 * 4 * 32, 10), (10,))
+
+Array = NDArray[Any]
+Update = Callable[[Array, Array], tuple[Any, Any]]
 
 
 @dataclass
 class Run:
     """What one training gave: a loss and the applied rate for every step, and accuracies on held-out digits."""
 
+    framework: str
     policy: str
     seed: int
     losses: list[float] = field(default_factory=list)
@@ -32,8 +40,8 @@ class Run:
 
 
 @cache
-def digits() -> tuple[Any, Any, Any, Any]:
-    """Images of 8 by 8 pixels from 0 to 1, and their digits: for training, then for testing."""
+def digits() -> tuple[Array, Array, Array, Array]:
+    """Images of 8 by 8 pixels and one channel, from 0 to 1, and their digits: for training, then for testing."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -41,69 +49,49 @@ def digits() -> tuple[Any, Any, Any, Any]:
     images = (data.images[..., None] / 16).astype(np.float32)
     labels = data.target.astype(np.int32)
     x, x_test, y, y_test = train_test_split(images, labels, test_size=TEST_SIZE, random_state=0, stratify=labels)
-    return tuple(tf.constant(part) for part in (x, y, x_test, y_test))
+    return x, y, x_test, y_test
+
+
+def start(seed: int, steps: int) -> tuple[list[Array], Array]:
+    """The initial weights (Glorot's uniform, and biases of 0), and for each step the indices of its batch."""
+    random = np.random.default_rng(seed)
+    weights = []
+    for shape in SHAPES:
+        field_size = np.prod(shape[:-2])  # of a convolution
+        limit = np.sqrt(6 / (field_size * sum(shape[-2:]))) if len(shape) > 1 else 0.0
+        weights.append(random.uniform(-limit, limit, shape).astype(np.float32))
+    size = len(digits()[0])
+    epochs = -(-steps * BATCH_SIZE // size)
+    order = np.concatenate([random.permutation(size) for _ in range(epochs)])
+    return weights, order[: steps * BATCH_SIZE].reshape(steps, BATCH_SIZE)
 
 
 def arguments(policy: str, steps: int) -> dict[str, Any]:
     """What a policy of the demonstration gives to `clr.cyclic_learning_rate`."""
+    fixed = policy == FIXED
     return {
         "learning_rate": BASE_LR,
-        "max_lr": MAX_LR,
+        "max_lr": BASE_LR if fixed else MAX_LR,
         "step_size": clr.step_size(num_samples=len(digits()[0]), batch_size=BATCH_SIZE, epochs=2),
         "gamma": 0.2 ** (1 / steps),  # exp_range ends at a fifth of the height
-        "mode": policy,
+        "mode": "triangular" if fixed else policy,
     }
 
 
-def network() -> keras.Model:
-    """Two convolutions and a classifier: 9,930 weights."""
-    layers = keras.layers
-    return keras.Sequential(
-        [
-            keras.Input((8, 8, 1)),
-            layers.Conv2D(16, 3, padding="same", activation="relu"),
-            layers.MaxPooling2D(),
-            layers.Conv2D(32, 3, padding="same", activation="relu"),
-            layers.Flatten(),
-            layers.Dense(10),
-        ]
-    )
+def schedule(policy: str, steps: int) -> clr.Schedule:
+    """The same as a schedule."""
+    given = arguments(policy, steps)
+    return clr.cyclic(base_lr=given.pop("learning_rate"), **given)
 
 
-def train(policy: str, seed: int, steps: int) -> Iterator[Run]:
-    """Trains for ``steps`` updates; gives the run, grown by one step, after each of them."""
-    x, y, x_test, y_test = digits()
-    keras.utils.set_random_seed(seed)
-    model = network()
-    step = tf.Variable(0, dtype=tf.int64, trainable=False)
-    rate = BASE_LR if policy == FIXED else clr.cyclic_learning_rate(step, **arguments(policy, steps))
-    optimizer = keras.optimizers.SGD(rate, momentum=MOMENTUM)
-    optimizer.build(model.trainable_variables)
-    shuffled = np.random.default_rng(seed)
-    epochs = -(-steps * BATCH_SIZE // len(x))
-    order = np.concatenate([shuffled.permutation(len(x)) for _ in range(epochs)])
-    batches = tf.constant(order[: steps * BATCH_SIZE].reshape(steps, BATCH_SIZE))
+def record(run: Run, batches: Iterable[Array], update: Update, accuracy: Callable[[], Any]) -> Iterator[Run]:
+    """Makes an update with each batch, and gives the run, grown by one step, after each of them.
 
-    @tf.function
-    def update() -> tuple[Any, Any]:
-        chosen = batches[step]
-        with tf.GradientTape() as tape:
-            logits = model(tf.gather(x, chosen), training=True)
-            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(tf.gather(y, chosen), logits))
-        applied = tf.identity(optimizer.learning_rate)
-        gradients = tape.gradient(loss, model.trainable_variables)
-        optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
-        step.assign_add(1)
-        return loss, applied
-
-    @tf.function
-    def accuracy() -> Any:
-        guesses = tf.argmax(model(x_test, training=False), axis=1, output_type=tf.int32)
-        return tf.reduce_mean(tf.cast(guesses == y_test, tf.float32))
-
-    run = Run(policy, seed)
-    for done in range(1, steps + 1):
-        loss, applied = update()
+    ``update`` takes images and labels, and gives the loss and the rate that it has applied.
+    """
+    x, y, _, _ = digits()
+    for done, chosen in enumerate(batches, start=1):
+        loss, applied = update(x[chosen], y[chosen])
         run.losses.append(float(loss))
         run.rates.append(float(applied))
         if done % EVALUATE_EVERY == 0:

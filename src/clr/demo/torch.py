@@ -1,0 +1,66 @@
+"""Trains in PyTorch: `clr.torch.LRScheduler` writes each step's rate into the optimizer."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+import clr
+from clr.demo.training import MOMENTUM, Run, digits, record, schedule, start
+
+
+def network(weights: Any) -> nn.Sequential:
+    """The network, which gives the logits of images."""
+    model = nn.Sequential(
+        nn.Conv2d(1, 16, 3, padding="same"),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(16, 32, 3, padding="same"),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(4 * 4 * 32, 10),
+    )
+    kernel, bias, kernel2, bias2, matrix, bias3 = map(torch.from_numpy, weights)
+    # PyTorch has the channels before the height and the width, and the outputs of a layer before its inputs.
+    matrix = matrix.reshape(4, 4, 32, 10).permute(3, 2, 0, 1).flatten(1)
+    ordered = (kernel.permute(3, 2, 0, 1), bias, kernel2.permute(3, 2, 0, 1), bias2, matrix, bias3)
+    with torch.no_grad():
+        for parameter, part in zip(model.parameters(), ordered, strict=True):
+            parameter.copy_(part)
+    return model
+
+
+def channels_first(images: Any) -> torch.Tensor:
+    """Images as PyTorch has them."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2)
+
+
+def train(policy: str, seed: int, steps: int) -> Iterator[Run]:
+    """Trains for ``steps`` updates; gives the run, grown by one step, after each of them."""
+    _, _, x_test, y_test = digits()
+    initial, batches = start(seed, steps)
+    model = network(initial)
+    optimizer = torch.optim.SGD(model.parameters(), momentum=MOMENTUM)
+    scheduler = clr.torch.LRScheduler(optimizer, schedule(policy, steps))
+
+    def update(images: Any, labels: Any) -> tuple[Any, Any]:
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(channels_first(images)), torch.from_numpy(labels).long())
+        loss.backward()  # type: ignore[no-untyped-call]
+        applied = optimizer.param_groups[0]["lr"]
+        optimizer.step()
+        scheduler.step()
+        return loss.item(), applied
+
+    @torch.no_grad()
+    def accuracy() -> Any:
+        guesses = model(channels_first(x_test)).argmax(dim=1)
+        return (guesses == torch.from_numpy(y_test)).float().mean()
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # so small a network trains slower on more, and much slower where others are at work
+    try:
+        yield from record(Run("torch", policy, seed), batches, update, accuracy)
+    finally:
+        torch.set_num_threads(threads)
