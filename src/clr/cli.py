@@ -127,7 +127,7 @@ def demo(
     pictures: the rates over the steps and the accuracies over the steps. Ctrl-C ends early and reports the runs that
     are complete.
     """
-    frameworks = list(NEEDS) if framework is Framework.all else [framework]
+    frameworks: list[Framework] = list(NEEDS) if framework is Framework.all else [framework]
     with _refusals():
         _demand(framework, frameworks)
         _make_folder(out)
