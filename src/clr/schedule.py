@@ -244,7 +244,7 @@ class _OnWave(Schedule):
     _bound: Any = None
 
     def rate(self, xp: Namespace, step: Any) -> Any:
-        wave = self._wave if xp is Python else self._wave.within(xp)
+        wave = self._wave if issubclass(xp, Python) else self._wave.within(xp)
         return evaluate(xp, wave, self._scaling, self._bound, step)
 
 
