@@ -1,0 +1,3 @@
+"""What the tests share."""
+
+collect_ignore = ["keras_run.py"]  # a program, which test_keras.py runs in processes of their own
