@@ -24,6 +24,8 @@ from clr.policies import (
 from clr.scaling import register_scale
 from clr.schedule import Schedule
 from clr.serialize import from_dict, from_json
+from clr.suggest import Bounds, NoBoundsError
+from clr.sweep import RangeTest, range_test
 from clr.tensorflow import cyclic_learning_rate
 
 __version__ = "0.1.0"
@@ -38,6 +40,9 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
+    "Bounds",
+    "NoBoundsError",
+    "RangeTest",
     "Schedule",
     "constant",
     "cyclic",
@@ -51,6 +56,7 @@ __all__ = [
     "one_cycle_fastai",
     "phases",
     "ramp",
+    "range_test",
     "register_scale",
     "step_size",
     "trapezoid",

@@ -33,6 +33,8 @@ RULES = {
     "dtype": "a floating dtype",
     "count": "a whole number, 1 or more",
     "positive": "a finite number above 0",
+    "finite": "a finite number",
+    "function": "a function",
 }
 
 
@@ -210,3 +212,9 @@ def positive(name: str, value: Any) -> float:
     if result <= 0:
         fail(ValueError, name, "positive", value)
     return result
+
+
+def function(name: str, value: Any) -> None:
+    """Something to call."""
+    if not callable(value):
+        fail(TypeError, name, "function", value)

@@ -1,15 +1,19 @@
-"""Pictures of schedules. The only file that imports matplotlib."""
+"""Pictures of schedules and of range tests. The only file that imports matplotlib."""
 
 import math
+from bisect import bisect_left
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from clr import checks
+from clr.suggest import RULES, NoBoundsError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from clr.schedule import Schedule
+    from clr.sweep import RangeTest
 
 _MOST_POINTS = 20_000  # far more than a picture has pixels across
 _GOLDEN = (math.sqrt(5) - 1) / 2  # the multiples of this number spread evenly, modulo 1
@@ -37,6 +41,63 @@ def plot(schedule: "Schedule", steps: int | None = None, ax: "Axes | None" = Non
     ax.plot(at, schedule(at), linewidth=1.5)
     label(ax, "learning rate")
     ax.set_title(repr(schedule).removeprefix("clr."), fontsize="medium")
+    return ax
+
+
+def plot_range_test(test: "RangeTest", ax: "Axes | None" = None, scale: str | None = None) -> "Axes":
+    """Draws what an LR range test has measured and found, and returns the Axes.
+
+    Args:
+        test: What to draw.
+        ax: Where to draw; by default on a new figure.
+        scale: The axis of the rates, ``"log"`` or ``"linear"``; by default as the rates have grown.
+    """
+    by_growth = "linear" if test.growth == "linear" else "log"
+    scale = by_growth if scale is None else checks.choice("scale", scale, ("log", "linear"))
+    if ax is None:
+        ax = new_axes()
+    ax.set_xscale(scale)
+    curve, smoothed = test.curve, test.smoothed
+    judged = test.metrics if test.metrics else tuple(zip(test.rates, test.losses, strict=True))
+    if len(test.sweeps) > 1 and not test.metrics:
+        low, high = zip(*test.band, strict=True)
+        ax.fill_between(test.rates, low, high, color="C0", alpha=0.15, linewidth=0, label="lowest to highest")
+    ax.plot(*zip(*judged, strict=True), ".", color="C0", alpha=0.4, markersize=3)
+    ax.plot(curve.rates, smoothed, color="C0", linewidth=1.5)
+    ax.axvline(test.rates[-1], color="0.4", linestyle=":", linewidth=1)
+    ax.annotate(
+        f"{test.stop} at {test.rates[-1]:.2g}",
+        (test.rates[-1], 0.5),
+        xycoords=("data", "axes fraction"),
+        xytext=(-3, 0),
+        textcoords="offset points",
+        rotation=90,
+        ha="right",
+        va="center",
+        fontsize="small",
+        color="0.4",
+    )
+    try:
+        bounds = test.bounds()
+    except NoBoundsError as refusal:
+        title = str(refusal)
+    else:
+        title = f"base_lr {bounds.base_lr:.3g}, max_lr {bounds.max_lr:.3g}, confidence {bounds.confidence:.2f}"
+        ax.axvspan(*bounds, color="C2", alpha=0.12, label="base_lr to max_lr")
+        for number, rule in enumerate(RULES):
+            with suppress(NoBoundsError):
+                rate = test.suggest(rule)
+                height = smoothed[min(bisect_left(curve.rates, rate), len(smoothed) - 1)]
+                ax.plot(rate, height, "ovs^"[number], color=f"C{number + 3}", markersize=6, label=f"{rule} {rate:.2g}")
+    if smoothed:
+        # What is out of the range of the smoothed curve is a step or two before the end, and would flatten the rest.
+        span = max(smoothed) - min(smoothed) or abs(smoothed[0]) or 1.0
+        ax.set_ylim(min(smoothed) - 0.15 * span, max(smoothed) + 0.15 * span)
+    label(ax, "metric" if test.metrics else "loss")
+    ax.set_xlabel("learning rate")
+    ax.set_title(title, fontsize="medium", wrap=True)
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(fontsize="small", loc="best")
     return ax
 
 
