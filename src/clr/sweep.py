@@ -38,6 +38,14 @@ _WARM = 10  # losses from which the start is known
 Step = Callable[[float], Any]
 
 
+class EndOfSweep(Exception):  # noqa: N818  # as StopIteration, which is no error either
+    """Ends a sweep from within a training step, for a reason that is a key of `STOPS`."""
+
+    def __init__(self, stop: str) -> None:
+        super().__init__(stop)
+        self.stop = stop
+
+
 class Options(TypedDict, total=False):
     """What every range test takes, whatever the framework. See `range_test`."""
 
@@ -365,9 +373,11 @@ def _run(
                         stop = found
                         break
                     due = evaluate is not None and (at + 1) % evaluate_every == 0
-                    metrics.append(_number("evaluate", evaluate()) if due and evaluate else None)
+                    metrics.append(number("evaluate", evaluate()) if due and evaluate else None)
             except StopIteration:
                 stop = "data"
+            except EndOfSweep as end:
+                stop = end.stop
             except KeyboardInterrupt:
                 stop = "interrupted"
             sweeps.append(Sweep(tuple(losses), tuple(metrics[: len(losses)]), stop))
@@ -428,10 +438,10 @@ def _checked_range(min_lr: Any, max_lr: Any, num_steps: Any, growth: Any) -> tup
 
 
 def _loss(value: Any) -> float | None:
-    return None if value is None else _number("train_step", value)
+    return None if value is None else number("train_step", value)
 
 
-def _number(name: str, value: Any) -> float:
+def number(name: str, value: Any) -> float:
     """What a function has returned, as a float."""
     try:
         if isinstance(value, str | bytes | bool):

@@ -19,6 +19,10 @@ try:
 except ImportError as error:
     raise ImportError("clr.torch needs PyTorch: pip install 'cyclic-learning-rate[torch]'") from error
 
+from clr.range_tests.torch import range_test
+
+__all__ = ["Follower", "LRScheduler", "range_test"]
+
 Schedules = Schedule | Sequence[Schedule] | Mapping[str, Schedule]
 _COUNT = "clr_updates"  # the key of a group in which the count of updates travels
 
@@ -232,7 +236,7 @@ class Follower:
     ) -> None:
         self._plan = _Plan(optimizer, schedule, momentum)
         self._optimizer = weakref.ref(optimizer)
-        self.updates = 0
+        self._updates = 0
         self._handles = [
             optimizer.register_step_post_hook(self._after_update),
             optimizer.register_load_state_dict_post_hook(self._after_load),
@@ -241,6 +245,12 @@ class Follower:
             self._after_load(optimizer)
         else:
             self._apply(optimizer)
+
+    @property
+    def updates(self) -> int:
+        """The updates so far, as counted in the optimizer."""
+        optimizer = self._optimizer()
+        return self._updates if optimizer is None else self._count(optimizer)
 
     def remove(self) -> None:
         """Leaves the optimizer alone from now on."""
@@ -262,23 +272,28 @@ class Follower:
         return self._plan.rates(optimizer.param_groups, step)
 
     def _apply(self, optimizer: torch.optim.Optimizer) -> None:
-        optimizer.param_groups[0][_COUNT] = self.updates
-        self._plan.apply(optimizer.param_groups, self.updates)
+        optimizer.param_groups[0][_COUNT] = self._updates
+        self._plan.apply(optimizer.param_groups, self._updates)
+
+    def _count(self, optimizer: torch.optim.Optimizer) -> int:
+        # That in the optimizer counts, for it may have been put back, as after a range test.
+        count: int = optimizer.param_groups[0].get(_COUNT, self._updates)
+        return count
 
     @torch.compiler.disable
     def _after_update(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         # Where the optimizer itself skips an update of infinite gradients, a GradScaler lends it this.
         skipped = getattr(optimizer, "found_inf", None)
         if skipped is None or not float(skipped):
-            self.updates += 1
+            self._updates = self._count(optimizer) + 1
             self._apply(optimizer)
 
     def _after_load(self, optimizer: torch.optim.Optimizer) -> None:
         count = optimizer.param_groups[0].get(_COUNT)
         if count is None:
-            warnings.warn(f"the state has no count of updates; it goes on from {self.updates}", stacklevel=3)
+            warnings.warn(f"the state has no count of updates; it goes on from {self._updates}", stacklevel=3)
         else:
-            self.updates = checks.step(_COUNT, count)
+            self._updates = checks.step(_COUNT, count)
         self._apply(optimizer)
 
 

@@ -7,25 +7,38 @@ import random
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 
-@contextmanager
-def uninterrupted() -> Iterator[None]:
+class Interrupts:
+    """Holds a Ctrl-C back until the block is done, unless it is taken there."""
+
+    def __init__(self) -> None:
+        self._pressed: list[tuple[Any, Any]] = []
+
+    def take(self) -> bool:
+        """Whether Ctrl-C was pressed; the caller sees to it."""
+        pressed = bool(self._pressed)
+        self._pressed.clear()
+        return pressed
+
+    def __enter__(self) -> "Interrupts":
+        self._main = threading.current_thread() is threading.main_thread()  # others get no Ctrl-C
+        if self._main:
+            self._handler = signal.signal(signal.SIGINT, lambda *arguments: self._pressed.append(arguments))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._main:
+            signal.signal(signal.SIGINT, self._handler)
+            if self._pressed and callable(self._handler):
+                self._handler(*self._pressed[0])
+
+
+def uninterrupted() -> Interrupts:
     """Lets a Ctrl-C wait until the block is done, so that what is put back is put back whole."""
-    if threading.current_thread() is not threading.main_thread():  # Ctrl-C does not come here
-        yield
-        return
-    pressed: list[tuple[Any, Any]] = []
-    handler = signal.signal(signal.SIGINT, lambda *arguments: pressed.append(arguments))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-        if pressed and callable(handler):
-            handler(*pressed[0])
+    return Interrupts()
 
 
 def random_state() -> Callable[[], None]:

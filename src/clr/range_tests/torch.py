@@ -1,0 +1,510 @@
+"""The LR range test in PyTorch. See `clr.torch.range_test`."""
+
+import copy
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
+from itertools import chain
+from typing import Any, Unpack
+
+import torch
+from torch import distributed, nn
+
+from clr import checks, sweep
+from clr.range_tests import Interrupts, random_state, seed_random, uninterrupted
+from clr.sweep import EndOfSweep, Options, RangeTest
+
+
+def range_test(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loss_fn: Callable[..., Any] | None = None,
+    loader: Iterable[Any] | None = None,
+    *,
+    compute_loss: Callable[[Any, Any], Any] | None = None,
+    train_step: Callable[[Any], Any] | None = None,
+    group: int | str | None = None,
+    accumulate: int = 1,
+    scaler: Any = None,
+    autocast: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    snapshot_device: torch.device | str | None = None,
+    also: Sequence[Any] = (),
+    **options: Unpack[Options],
+) -> RangeTest:
+    """An LR range test of a model (Smith 2017, section 3.3) that leaves no trace in it.
+
+    However the test ends, by itself, by Ctrl-C or by an error, all is bit for bit as before: parameters, buffers,
+    gradients and training mode of the model, state and hyperparameters of the optimizer, the scaler, and the random
+    state of Python, NumPy, PyTorch and the loader. The copy that this takes is as large as the model and the
+    optimizer's state, in memory. What is not put back is what PyTorch does not know of: how far a one-way iterator has
+    come, and what a data set remembers.
+
+    Args:
+        model: What to train, as it is trained: in `DistributedDataParallel` too. If it is in evaluation mode, it is
+            put in training mode for the test.
+        optimizer: What to train it with. Its first group gets the rate of each step, the others keep their ratio to
+            it.
+        loss_fn: The loss of an output and a target. A batch is inputs and then a target: ``(x, y)`` or
+            ``(x1, x2, y)``; inputs that are a dict are given by name.
+        loader: The batches: a DataLoader, or anything to iterate over, as often as it takes. A one-way iterator ends
+            the test where it ends.
+        compute_loss: In place of ``loss_fn``: the loss of a model and a batch of any form, such as
+            ``lambda model, batch: model(**batch).loss``.
+        train_step: In place of both: makes a whole update with a batch and returns its loss; without a ``loader`` it
+            gets None. ``accumulate``, ``autocast`` and ``device`` are then its own affair.
+        group: The number or ``"name"`` of one group: its rate alone is tested, the others keep theirs.
+        accumulate: Batches whose gradients make one update; the loss is their mean.
+        scaler: A ``torch.amp.GradScaler``. An update that it skips leaves no point.
+        autocast: The dtype to which ``torch.autocast`` is set, such as ``torch.bfloat16``.
+        device: Where batches go; by default where the model is.
+        snapshot_device: Where the copy of what is put back is kept, such as ``"cpu"``; by default where it is used.
+        also: Other things to put back that have a ``state_dict`` and a ``load_state_dict``, such as a scheduler that
+            ``train_step`` steps, or an average of the weights.
+        **options: The range, its limits and more, as in `clr.range_test`. ``evaluate`` is called in evaluation mode
+            and without gradients.
+
+    In `DistributedDataParallel` every process calls this. Losses are averaged over the processes, so all record the
+    same, stop at the same step and find the same bounds. If one of them raises, all do.
+
+    Raises:
+        TypeError, ValueError: An argument makes no sense.
+
+    >>> import clr, torch
+    >>> _ = torch.manual_seed(0)
+    >>> x = torch.randn(256, 8)
+    >>> y = (x**2).sum(1, keepdim=True)
+    >>> model = torch.nn.Sequential(torch.nn.Linear(8, 32), torch.nn.ReLU(), torch.nn.Linear(32, 1))
+    >>> optimizer = torch.optim.SGD(model.parameters(), momentum=0.9)
+    >>> loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=32, shuffle=True)
+    >>> test = clr.torch.range_test(model, optimizer, torch.nn.MSELoss(), loader)
+    >>> base_lr, max_lr = test.bounds()
+    >>> 1e-5 < base_lr < max_lr < 0.1
+    True
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"`model` must be a torch.nn.Module. Received: {model!r}.")
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise TypeError(f"`optimizer` must be a torch.optim.Optimizer. Received: {optimizer!r}.")
+    ways = {"loss_fn": loss_fn, "compute_loss": compute_loss, "train_step": train_step}
+    given = [name for name, way in ways.items() if way is not None]
+    if len(given) != 1:
+        raise TypeError(f"one of `loss_fn`, `compute_loss` and `train_step` must be given. Received: {given!r}.")
+    checks.function(given[0], ways[given[0]])
+    if loader is None and train_step is None:
+        raise TypeError("`loader` must be given with `loss_fn` and `compute_loss`. Received: None.")
+    if loader is not None and not isinstance(loader, Iterable):
+        raise TypeError(f"`loader` must be a DataLoader, or something else to iterate over. Received: {loader!r}.")
+    checks.count("accumulate", accumulate)
+    if any(nn.parameter.is_lazy(part) for part in chain(*_parts([model]))):
+        raise ValueError("`model` must know the shapes of its parameters: give it a batch before the test.")
+    rates = _Rates(optimizer, group)
+
+    modules = [model, *(way for way in ways.values() if isinstance(way, nn.Module))]
+    processes = _Processes(model)
+    bare: Any = model.module if processes.many else model
+    batches = _Batches(loader)
+    if device is None:
+        device = next((part.device for part in chain(*_parts([model]))), torch.device("cpu"))
+    context = nullcontext() if autocast is None else torch.autocast(torch.device(device).type, autocast)
+
+    def loss_of(batch: Any) -> torch.Tensor:
+        batch = _moved(batch, device)
+        with context:
+            loss = compute_loss(bare, batch) if compute_loss is not None else _standard_loss(bare, loss_fn, batch)
+        if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
+            raise TypeError(f"`{given[0]}` must return a tensor with one element, the mean loss. Received: {loss!r}.")
+        return loss
+
+    def gradients() -> float:
+        """The mean loss of the batches of an update, whose gradients are left in the parameters."""
+        optimizer.zero_grad()
+        losses = []
+        for batch in taken:
+            loss = loss_of(batch) / accumulate
+            (loss if scaler is None else scaler.scale(loss)).backward()
+            losses.append(loss.detach())
+        taken.clear()
+        return float(sum(losses))
+
+    def update() -> None:
+        if scaler is None:
+            optimizer.step()
+        else:
+            scaler.step(optimizer)
+            scaler.update()
+
+    taken: list[Any] = []
+
+    def take() -> None:
+        taken[:] = [batches.next() for _ in range(accumulate if train_step is None else 1)]
+
+    def step(rate: float) -> float | None:
+        processes.together(take)
+        rates.write(rate)
+        scale = None if scaler is None else scaler.get_scale()
+        if train_step is not None:
+            loss = processes.together(lambda: _own_step(train_step, taken))
+        else:
+            loss = processes.together(gradients)
+            processes.average_gradients(optimizer)
+            update()
+        return None if scale is not None and scaler.get_scale() < scale else loss
+
+    def reset(repeat: int) -> None:
+        if repeat:
+            snapshot.restore()
+            _seed(repeat, loader)
+            if not model.training:
+                model.train()
+        batches.restart()
+
+    if (evaluate := options.get("evaluate")) is not None:
+        checks.function("evaluate", evaluate)
+        options["evaluate"] = lambda: processes.together(lambda: _evaluated(model, evaluate))
+    if processes.many:
+        processes.deadline(options.pop("time_limit", None))
+        if processes.rank:
+            options["progress"] = False
+
+    with torch.enable_grad(), processes:
+        snapshot = _Snapshot(modules, optimizer, scaler, loader, also, snapshot_device)
+        try:
+            for parameter in snapshot.parameters:
+                parameter.grad = None
+            if not model.training:
+                model.train()
+            return sweep.range_test(step, reset, **options)
+        finally:
+            with uninterrupted():
+                snapshot.restore()
+                snapshot.restore_gradients()
+
+
+class _Rates:
+    """How the rate of a step gets into the groups."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, group: int | str | None) -> None:
+        groups = optimizer.param_groups
+        if group is None:
+            first = float(groups[0]["lr"])
+            if first == 0 and len(groups) > 1:
+                raise ValueError("the first group must have a rate above 0, for the others keep their ratio to it.")
+            self._ratios = [(own, float(own["lr"]) / first if len(groups) > 1 else 1.0) for own in groups]
+            self._ratios[0] = (groups[0], 1.0)
+            return
+        numbers = {own.get("name", number): number for number, own in enumerate(groups)} | {
+            number: number for number in range(len(groups))
+        }
+        if isinstance(group, bool) or group not in numbers:
+            raise ValueError(f"`group` must be the number or the name of a group. Received: {group!r}.")
+        self._ratios = [(groups[numbers[group]], 1.0)]
+
+    def write(self, rate: float) -> None:
+        for group, ratio in self._ratios:
+            if isinstance(group["lr"], torch.Tensor):
+                group["lr"].fill_(rate * ratio)
+            else:
+                group["lr"] = rate * ratio
+
+
+class _Batches:
+    """The batches of a loader, one after the other, as often as it takes."""
+
+    def __init__(self, loader: Iterable[Any] | None) -> None:
+        self._loader = loader
+        self._iterator: Iterator[Any] | None = None
+
+    def restart(self) -> None:
+        self._iterator = None
+
+    def next(self) -> Any:
+        if self._loader is None:
+            return None
+        if self._iterator is not None:
+            for batch in self._iterator:
+                return batch
+        self._iterator = iter(self._loader)
+        return next(self._iterator)  # a loader without a batch ends the test
+
+
+class _Snapshot:
+    """All that a range test changes, as it was."""
+
+    def __init__(
+        self,
+        modules: list[nn.Module],
+        optimizer: torch.optim.Optimizer,
+        scaler: Any,
+        loader: Any,
+        also: Sequence[Any],
+        device: torch.device | str | None,
+    ) -> None:
+        parts = [part for module in modules for part in module.modules()]
+        self._modes = [(part, part.training) for part in parts]
+        # By name, for a module may put another tensor in the place of its buffer.
+        self._buffers = [(part, dict(part._buffers)) for part in parts]
+        in_groups = chain.from_iterable(group["params"] for group in optimizer.param_groups)
+        in_modules = chain.from_iterable(module.parameters() for module in modules)
+        self.parameters = list({id(part): part for part in chain(in_modules, in_groups)}.values())
+        # The tensors themselves are out of the test's reach, so they need no copy.
+        self._gradients = [part.grad for part in self.parameters]
+        buffers = {id(part): part for module in modules for part in module.buffers()}
+        self._tensors = _Copy([*self.parameters, *buffers.values()], device)
+        self._optimizer = optimizer
+        self._state = _Copy(dict(optimizer.state), device)
+        self._groups = [
+            (group, group["params"], _Copy({key: group[key] for key in group if key != "params"}, device))
+            for group in optimizer.param_groups
+        ]
+        self._scaler = scaler
+        self._scaling = None if scaler is None else _Copy(vars(scaler), device)
+        self._also = [(thing, copy.deepcopy(thing.state_dict())) for thing in also]
+        self._random = [random_state(), *_generators(loader)]
+        self._loader = loader
+        self._persistent = getattr(loader, "_iterator", None)
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        for part, training in self._modes:
+            part.training = training
+        for part, buffers in self._buffers:
+            part._buffers.clear()
+            part._buffers.update(buffers)
+        self._tensors.restored()
+        self._optimizer.state.clear()
+        self._optimizer.state.update(self._state.restored())
+        for group, parameters, rest in self._groups:
+            group.clear()
+            group.update({"params": parameters, **rest.restored()})
+        if self._scaling is not None:
+            vars(self._scaler).clear()
+            vars(self._scaler).update(self._scaling.restored())
+        for thing, state in self._also:
+            thing.load_state_dict(copy.deepcopy(state))
+        for restore in self._random:
+            restore()
+        if self._persistent is None and getattr(self._loader, "_iterator", None) is not None:
+            self._loader._iterator = None  # workers that persist would remember the test
+
+    def restore_gradients(self) -> None:
+        for parameter, gradient in zip(self.parameters, self._gradients, strict=True):
+            parameter.grad = gradient
+
+
+class _Copy:
+    """Copies of the tensors in a value, next to the tensors, which keep their identity when they are restored."""
+
+    def __init__(self, value: Any, device: torch.device | str | None) -> None:
+        self._kept = self._keep(value, device)
+
+    def restored(self) -> Any:
+        """The value with its tensors as they were, in containers of its own."""
+        return self._put_back(self._kept)
+
+    def _keep(self, value: Any, device: torch.device | str | None) -> Any:
+        if isinstance(value, torch.Tensor):
+            data = value.detach()
+            return _Kept(value, data.clone() if device is None else data.to(device, copy=True))
+        if type(value) in (dict, list, tuple):
+            return _mapped(value, lambda item: self._keep(item, device))
+        return copy.deepcopy(value)
+
+    def _put_back(self, kept: Any) -> Any:
+        if isinstance(kept, _Kept):
+            kept.tensor.detach().copy_(kept.data)
+            return kept.tensor
+        return _mapped(kept, self._put_back) if type(kept) in (dict, list, tuple) else copy.deepcopy(kept)
+
+
+class _Kept:
+    """A tensor and a copy of its values."""
+
+    def __init__(self, tensor: torch.Tensor, data: torch.Tensor) -> None:
+        self.tensor, self.data = tensor, data
+
+
+class _Processes:
+    """The processes that train one model, and what they have to agree on. Most often there is but one.
+
+    A process that fails, or has no more data, would leave the others waiting for it. So all of them meet after each
+    thing that may fail, and tell each other how it went.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.many, self.rank = False, 0
+        if not isinstance(model, nn.parallel.DistributedDataParallel):
+            return
+        self.many = True
+        self._group: Any = model.process_group
+        self.rank = distributed.get_rank(self._group)
+        self._size = distributed.get_world_size(self._group)
+        self._device = next(model.parameters()).device
+        self._failed = False
+        self._ended = False
+        self._deadline = float("inf")
+        self._interrupts = Interrupts()
+
+    def deadline(self, limit: float | None) -> None:
+        """Sets the time at which the first to see it ends the test for all."""
+        if limit is not None:
+            self._deadline = time.monotonic() + checks.positive("time_limit", limit)
+
+    def __enter__(self) -> None:
+        if self.many:
+            self._interrupts.__enter__()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        if not self.many:
+            return
+        try:
+            if not self._failed:
+                self._meet(failed=error is not None)
+                if error is None:
+                    self._check()
+        finally:
+            self._interrupts.__exit__(kind, error, trace)
+
+    def together(self, action: Callable[[], Any]) -> Any:
+        """The result of ``action``, the mean of all if it is a number; fails or ends in all if it does so in one."""
+        if not self.many:
+            return action()
+        value, problem = None, None
+        try:
+            value = action()
+        except Exception as error:
+            problem = error
+        out_of_data = isinstance(problem, StopIteration)
+        mean = self._meet(
+            failed=problem is not None and not out_of_data,
+            out_of_data=out_of_data,
+            late=time.monotonic() >= self._deadline,
+            interrupted=self._interrupts.take(),
+            value=value if isinstance(value, float) else 0.0,
+        )
+        if problem is not None and not out_of_data:
+            raise problem
+        self._check()
+        return mean if isinstance(value, float) else value
+
+    def average_gradients(self, optimizer: torch.optim.Optimizer) -> None:
+        """Gives every process the mean of the gradients of all."""
+        if not self.many:
+            return
+        parameters = [part for group in optimizer.param_groups for part in group["params"] if part.requires_grad]
+        used = torch.tensor([part.grad is not None for part in parameters], dtype=torch.int32, device=self._device)
+        distributed.all_reduce(used, group=self._group)
+        works = []
+        for part in (part for part, count in zip(parameters, used.tolist(), strict=True) if count):
+            if part.grad is None:
+                part.grad = torch.zeros_like(part)
+            part.grad /= self._size
+            works.append(distributed.all_reduce(part.grad, group=self._group, async_op=True))
+        for work in works:
+            work.wait()
+
+    def _check(self) -> None:
+        if self._failed:
+            raise RuntimeError("the range test has failed in another process")
+
+    def _meet(
+        self,
+        failed: bool,
+        out_of_data: bool = False,
+        late: bool = False,
+        interrupted: bool = False,
+        value: float = 0.0,
+    ) -> float:
+        """Tells the others how it went, and hears it from them; returns the mean value."""
+        news = torch.tensor([failed, out_of_data, late, interrupted, value], dtype=torch.float64, device=self._device)
+        distributed.all_reduce(news, group=self._group)
+        failures, ends, lates, interrupts, total = news.tolist()
+        self._failed = failures > 0
+        if not self._failed:
+            if interrupts:
+                raise KeyboardInterrupt
+            if ends or lates:
+                raise EndOfSweep("data" if ends else "time")
+        mean: float = total / self._size
+        return mean
+
+
+def _standard_loss(model: nn.Module, loss_fn: Any, batch: Any) -> Any:
+    """The loss of a batch of inputs and a target."""
+    if not isinstance(batch, list | tuple) or len(batch) < 2:
+        raise TypeError(
+            f"a batch must be inputs and a target; any other needs `compute_loss`. Received: {type(batch).__name__}."
+        )
+    *inputs, target = batch
+    if len(inputs) == 1 and isinstance(inputs[0], Mapping):
+        return loss_fn(model(**inputs[0]), target)
+    if len(inputs) == 1 and isinstance(inputs[0], list | tuple):
+        return loss_fn(model(*inputs[0]), target)
+    return loss_fn(model(*inputs), target)
+
+
+def _own_step(train_step: Callable[[Any], Any], taken: list[Any]) -> float | None:
+    loss = train_step(taken.pop())
+    return None if loss is None else sweep.number("train_step", loss)
+
+
+def _evaluated(model: nn.Module, evaluate: Callable[[], Any]) -> float:
+    """What ``evaluate`` gives, with the model in evaluation mode."""
+    modes = [(part, part.training) for part in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            return sweep.number("evaluate", evaluate())
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+def _parts(modules: list[nn.Module]) -> Iterator[Iterable[torch.Tensor]]:
+    for module in modules:
+        yield module.parameters()
+        yield module.buffers()
+
+
+def _moved(batch: Any, device: Any) -> Any:
+    """A batch of any form with its tensors on a device."""
+    if hasattr(batch, "to"):
+        return batch.to(device, non_blocking=True) if isinstance(batch, torch.Tensor) else batch.to(device)
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(_moved(item, device) for item in batch))
+    return _mapped(batch, lambda item: _moved(item, device)) if type(batch) in (dict, list, tuple) else batch
+
+
+def _mapped(value: Any, function: Callable[[Any], Any]) -> Any:
+    """A dict, list or tuple with ``function`` applied to what it holds."""
+    if isinstance(value, dict):
+        return {key: function(item) for key, item in value.items()}
+    return type(value)(function(item) for item in value)
+
+
+def _own_generators(loader: Any) -> list[torch.Generator]:
+    """The random generators of a loader and its samplers."""
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    holders = (loader, getattr(loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None))
+    found = [getattr(holder, "generator", None) for holder in holders]
+    return list({id(one): one for one in found if isinstance(one, torch.Generator)}.values())
+
+
+def _generators(loader: Any) -> list[Callable[[], object]]:
+    """Functions that put PyTorch's random state, and that of a loader, back to what it is now."""
+    pairs: list[tuple[Callable[[], Any], Callable[[Any], Any]]] = [(torch.get_rng_state, torch.set_rng_state)]
+    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        pairs.append((torch.cuda.get_rng_state_all, torch.cuda.set_rng_state_all))
+    if torch.backends.mps.is_available():
+        pairs.append((torch.mps.get_rng_state, torch.mps.set_rng_state))
+    pairs += [(own.get_state, own.set_state) for own in _own_generators(loader)]
+    return [partial(put, get()) for get, put in pairs]
+
+
+def _seed(seed: int, loader: Any) -> None:
+    """Seeds all that a test draws from."""
+    seed_random(seed)
+    torch.manual_seed(seed)
+    for own in _own_generators(loader):
+        own.manual_seed(seed)

@@ -1,0 +1,599 @@
+"""The range test in PyTorch: what it measures, and that it leaves no trace."""
+
+import gc
+import io
+import json
+import random
+import subprocess
+import sys
+import tempfile
+from collections import namedtuple
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+import clr
+
+STEPS = 12
+RANGE: dict[str, Any] = {"min_lr": 1e-4, "max_lr": 1e-2, "num_steps": STEPS}
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "sgd": lambda parameters: torch.optim.SGD(parameters, lr=0.05),
+    "momentum": lambda parameters: torch.optim.SGD(parameters, lr=0.05, momentum=0.9, nesterov=True),
+    "adamw": lambda parameters: torch.optim.AdamW(parameters, lr=0.01, amsgrad=True),
+    "tensor_lr": lambda parameters: torch.optim.Adam(parameters, lr=torch.tensor(0.01)),
+    "adagrad": lambda parameters: torch.optim.Adagrad(parameters, lr=0.01),
+    "rmsprop": lambda parameters: torch.optim.RMSprop(parameters, lr=0.01, centered=True, momentum=0.5),
+}
+
+
+class Network(nn.Module):
+    """Has all that a test may change: batch norm, dropout, a buffer that is replaced and one that is not saved."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 3))
+        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("last", torch.zeros(3), persistent=False)
+        self.calls: torch.Tensor
+        self.last: torch.Tensor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls = self.calls + 1
+        result: torch.Tensor = self.body(x)
+        self.last.copy_(result.detach().mean(dim=0))
+        return result
+
+
+def data() -> TensorDataset:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(40, 6, generator=generator)
+    return TensorDataset(x, x[:, :3].argmax(dim=1))
+
+
+def loader(**options: Any) -> DataLoader[Any]:
+    return DataLoader(data(), batch_size=8, shuffle=True, **options)
+
+
+def start(name: str = "momentum", trained: bool = True) -> tuple[Network, torch.optim.Optimizer]:
+    """A network and its optimizer, with a state if they have trained."""
+    torch.manual_seed(0)
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002
+    model = Network()
+    optimizer = OPTIMIZERS[name](model.parameters())
+    if trained:
+        train(model, optimizer, 3)
+    return model, optimizer
+
+
+def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int, batches: Any = None) -> list[bytes]:
+    """A plain loop; the loss of each step, bit for bit."""
+    losses = []
+    iterator: Iterator[Any] = iter(())
+    for _ in range(steps):
+        batch = next(iterator, None)
+        if batch is None:
+            iterator = iter(batches or loader())
+            batch = next(iterator)
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(batch[0]), batch[1])
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        losses.append(content(loss))
+    return losses
+
+
+def content(value: Any) -> Any:
+    """A value of which two are equal where they are equal bit for bit."""
+    if isinstance(value, torch.Tensor):
+        return str(value.dtype), tuple(value.shape), value.detach().numpy().tobytes()
+    if isinstance(value, dict):
+        return {key: content(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [content(item) for item in value]
+    return repr(value)
+
+
+def trace(model: nn.Module, optimizer: torch.optim.Optimizer, *others: Any) -> dict[str, Any]:
+    """All that a range test could have left a trace in."""
+    return {
+        "parameters": content(list(model.parameters())),
+        "buffers": content(dict(model.named_buffers())),
+        "identities": [*map(id, model.parameters()), *map(id, model.buffers())],
+        "gradients": content([part.grad for part in model.parameters()]),
+        "modes": [part.training for part in model.modules()],
+        "requires_grad": [part.requires_grad for part in model.parameters()],
+        "state": content([optimizer.state.get(part) for part in model.parameters()]),
+        "states": len(optimizer.state),
+        "groups": content([{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]),
+        "others": [content(other.state_dict()) for other in others],
+        "random": (random.getstate(), repr(np.random.get_state()), content(torch.get_rng_state())),  # noqa: NPY002
+    }
+
+
+@pytest.mark.parametrize("trained", [False, True], ids=["fresh", "trained"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_all_is_as_before(name: str, trained: bool) -> None:
+    model, optimizer = start(name, trained)
+    before = trace(model, optimizer)
+    test = clr.torch.range_test(model, optimizer, nn.CrossEntropyLoss(), loader(), **RANGE)
+    assert trace(model, optimizer) == before
+    assert len(test.losses) == STEPS
+
+
+@pytest.mark.parametrize("trained", [False, True], ids=["fresh", "trained"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_training_goes_on_as_if_there_had_been_no_test(name: str, trained: bool) -> None:
+    model, optimizer = start(name, trained)
+    without = train(model, optimizer, 9)
+    model, optimizer = start(name, trained)
+    clr.torch.range_test(model, optimizer, nn.CrossEntropyLoss(), loader(), repeats=2, **RANGE)
+    assert train(model, optimizer, 9) == without
+
+
+def test_a_loader_with_a_generator_goes_on_where_it_was() -> None:
+    def batches() -> DataLoader[Any]:
+        return loader(generator=torch.Generator().manual_seed(7))
+
+    model, optimizer = start()
+    without = train(model, optimizer, 9, batches())
+    model, optimizer = start()
+    own = batches()
+    clr.torch.range_test(model, optimizer, nn.CrossEntropyLoss(), own, **RANGE)
+    assert train(model, optimizer, 9, own) == without
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_workers_that_persist_forget_the_test() -> None:
+    def batches() -> DataLoader[Any]:
+        return loader(num_workers=1, persistent_workers=True, multiprocessing_context="fork")
+
+    model, optimizer = start()
+    without = train(model, optimizer, 7, batches())
+    model, optimizer = start()
+    own = batches()
+    clr.torch.range_test(model, optimizer, nn.CrossEntropyLoss(), own, **RANGE)
+    assert train(model, optimizer, 7, own) == without
+
+
+@pytest.mark.parametrize("error", [RuntimeError, MemoryError, torch.OutOfMemoryError, SystemExit, KeyboardInterrupt])
+@pytest.mark.parametrize("place", ["forward", "backward", "update", "batch", "evaluate"])
+def test_all_is_as_before_after_an_error_at_any_step(error: type[BaseException], place: str) -> None:
+    model, optimizer = start()
+    before = trace(model, optimizer)
+    for at in range(STEPS):
+        calls = 0
+
+        def fail(here: str, at: int = at) -> None:
+            nonlocal calls
+            if here == place:
+                calls += 1
+                if calls == at + 1:
+                    raise error("on purpose")
+
+        class Batches:
+            def __iter__(self) -> Iterator[Any]:
+                for batch in loader():
+                    fail("batch")
+                    yield batch
+
+        def loss_of(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+            fail("forward")
+            loss = nn.functional.cross_entropy(output, target)
+            loss.register_hook(lambda gradient: fail("backward"))  # type: ignore[no-untyped-call]
+            return loss
+
+        def evaluate() -> float:
+            fail("evaluate")
+            return 1.0
+
+        hook = optimizer.register_step_post_hook(lambda *_: fail("update"))
+        options = {**RANGE, "evaluate": evaluate, "evaluate_every": 1}
+        if error is KeyboardInterrupt:
+            test = clr.torch.range_test(model, optimizer, loss_of, Batches(), **options)
+            assert test.stop == "interrupted"
+            assert len(test.rates) == at + (place == "evaluate")
+        else:
+            with pytest.raises(error, match="on purpose"):
+                clr.torch.range_test(model, optimizer, loss_of, Batches(), **options)
+        hook.remove()
+        assert trace(model, optimizer) == before
+
+
+def test_gradients_stay_those_of_before() -> None:
+    model, optimizer = start()
+    nn.functional.cross_entropy(model(data().tensors[0]), data().tensors[1]).backward()  # type: ignore[no-untyped-call]
+    before, gradients = trace(model, optimizer), [part.grad for part in model.parameters()]
+    clr.torch.range_test(model, optimizer, nn.CrossEntropyLoss(), loader(), **RANGE)
+    assert trace(model, optimizer) == before
+    assert all(part.grad is gradient for part, gradient in zip(model.parameters(), gradients, strict=True))
+
+
+def test_modes_are_as_before_and_training_is_trained() -> None:
+    model, optimizer = start()
+    seen = []
+    model.register_forward_hook(lambda *_: seen.append([part.training for part in model.modules()]))
+    model.body[1].eval()  # a batch norm that is frozen
+    before = trace(model, optimizer)
+    clr.torch.range_test(model, optimizer, nn.CrossEntropyLoss(), loader(), evaluate=lambda: 1.0, **RANGE)
+    assert seen == [before["modes"]] * STEPS
+    assert trace(model, optimizer) == before
+    model.eval()
+    before = trace(model, optimizer)
+    clr.torch.range_test(model, optimizer, nn.CrossEntropyLoss(), loader(), **RANGE)
+    assert seen[-1] == [True] * len(before["modes"])
+    assert trace(model, optimizer) == before
+
+
+def test_evaluation_is_in_evaluation_mode_and_without_gradients() -> None:
+    model, optimizer = start()
+    x, y = data().tensors
+    modes = []
+
+    def accuracy() -> torch.Tensor:
+        modes.append((model.training, model.body[3].training, torch.is_grad_enabled()))
+        return (model(x).argmax(dim=1) == y).float().mean()
+
+    test = clr.torch.range_test(
+        model, optimizer, nn.CrossEntropyLoss(), loader(), evaluate=accuracy, evaluate_every=4, goal="max", **RANGE
+    )
+    assert modes == [(False, False, False)] * 3
+    assert [rate for rate, _ in test.metrics] == [test.rates[3], test.rates[7], test.rates[11]]
+
+
+def test_the_losses_are_those_of_a_plain_loop() -> None:
+    model, optimizer = start()
+    test = clr.torch.range_test(model, optimizer, nn.CrossEntropyLoss(), loader(), **RANGE)
+    expected = []
+    batches: Iterator[Any] = iter(())
+    for rate in test.rates:
+        batch = next(batches, None)
+        if batch is None:
+            batches = iter(loader())
+            batch = next(batches)
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(batch[0]), batch[1])
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        expected.append(loss.item())
+    assert list(test.losses) == expected
+
+
+def test_groups_keep_their_ratio() -> None:
+    model, _ = start()
+    first, *rest = model.parameters()
+    groups = [{"params": [first], "lr": 0.01, "name": "first"}, {"params": rest, "lr": torch.tensor(0.001)}]
+    optimizer = torch.optim.SGD(groups)
+    applied = []
+    optimizer.register_step_pre_hook(lambda *_: applied.append([float(own["lr"]) for own in optimizer.param_groups]))
+    test = clr.torch.range_test(model, optimizer, nn.CrossEntropyLoss(), loader(), **RANGE)
+    assert [own[0] for own in applied] == list(test.rates)
+    assert [own[1] for own in applied] == pytest.approx([rate / 10 for rate in test.rates], rel=1e-6)
+    assert [float(own["lr"]) for own in optimizer.param_groups] == pytest.approx([0.01, 0.001])
+
+    for group, number in ((1, 1), ("first", 0), (-1, None), ("second", None)):
+        applied.clear()
+        if number is None:
+            with pytest.raises(ValueError, match="`group` must be the number or the name of a group"):
+                clr.torch.range_test(model, optimizer, nn.CrossEntropyLoss(), loader(), group=group, **RANGE)
+            continue
+        test = clr.torch.range_test(model, optimizer, nn.CrossEntropyLoss(), loader(), group=group, **RANGE)
+        assert [own[number] for own in applied] == pytest.approx(test.rates, rel=1e-6)
+        assert len({own[1 - number] for own in applied}) == 1
+
+
+def test_batches_accumulate() -> None:
+    model, optimizer = start()
+    x, y = data().tensors
+    batches = [(x[at : at + 8], y[at : at + 8]) for at in range(0, 40, 8)]
+    updates = 0
+
+    def count(*_: Any) -> None:
+        nonlocal updates
+        updates += 1
+
+    optimizer.register_step_post_hook(count)
+    model.body[3].p = 0.0
+    test = clr.torch.range_test(model, optimizer, nn.CrossEntropyLoss(), batches, accumulate=2, **RANGE)
+    assert updates == STEPS
+    with torch.no_grad():
+        first = [nn.functional.cross_entropy(model(x), y).item() for x, y in batches[:2]]
+    assert test.losses[0] == pytest.approx(sum(first) / 2, rel=1e-6)
+
+
+def test_updates_that_a_scaler_skips_leave_no_point() -> None:
+    model, optimizer = start()
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**130)  # an infinity in float32 until it has shrunk
+    calls = 0
+
+    def fail(*_: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise RuntimeError("on purpose")
+
+    before = trace(model, optimizer, scaler)
+    test = clr.torch.range_test(model, optimizer, nn.CrossEntropyLoss(), loader(), scaler=scaler, **RANGE)
+    assert trace(model, optimizer, scaler) == before
+    assert test.sweeps[0].losses[:2] == (None, None)
+    assert 0 < len(test.losses) < STEPS - 2
+    assert test.rates[-1] == RANGE["max_lr"]
+    # An error between the scaler's step and its update must not stop its next step.
+    handle = optimizer.register_step_post_hook(fail)
+    with pytest.raises(RuntimeError, match="on purpose"):
+        clr.torch.range_test(model, optimizer, nn.CrossEntropyLoss(), loader(), scaler=scaler, **RANGE)
+    handle.remove()
+    assert trace(model, optimizer, scaler) == before
+    loss = nn.functional.cross_entropy(model(data().tensors[0]), data().tensors[1])
+    scaler.scale(loss).backward()
+    scaler.step(optimizer)
+    scaler.update()
+
+
+def test_autocast_is_set_for_the_forward_pass_alone() -> None:
+    model, optimizer = start()
+    dtypes = []
+
+    def loss_of(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        dtypes.append(output.dtype)
+        return nn.functional.cross_entropy(output.float(), target)
+
+    clr.torch.range_test(model, optimizer, loss_of, loader(), autocast=torch.bfloat16, **RANGE)
+    assert set(dtypes) == {torch.bfloat16}
+    assert not torch.is_autocast_enabled("cpu")
+
+
+class TwoInputs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, 3)
+
+    def forward(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.linear(left + right)
+        return result
+
+
+Batch = namedtuple("Batch", ["x", "y"])
+
+
+@pytest.mark.parametrize("form", ["dict", "tuple", "many", "whole", "named"])
+def test_batches_of_any_form(form: str) -> None:
+    torch.manual_seed(0)
+    x, y = data().tensors
+    model = TwoInputs()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    expected = nn.functional.cross_entropy(model(x, x), y).item()
+    ways: dict[str, Any] = {
+        "dict": {"loss_fn": nn.CrossEntropyLoss(), "loader": [({"left": x, "right": x}, y)]},
+        "tuple": {"loss_fn": nn.CrossEntropyLoss(), "loader": [((x, x), y)]},
+        "many": {"loss_fn": nn.CrossEntropyLoss(), "loader": [(x, x, y)]},
+        "whole": {
+            "compute_loss": lambda model, batch: nn.functional.cross_entropy(model(batch["x"], batch["x"]), batch["y"]),
+            "loader": [{"x": x, "y": y}],
+        },
+        "named": {
+            "compute_loss": lambda model, batch: nn.functional.cross_entropy(model(batch.x, batch.x), batch.y),
+            "loader": [Batch(x, y)],
+        },
+    }
+    test = clr.torch.range_test(model, optimizer, **ways[form], **RANGE)
+    assert len(test.losses) == STEPS
+    assert test.losses[0] == pytest.approx(expected, rel=1e-6)
+
+
+class Stream(IterableDataset[Any]):
+    def __iter__(self) -> Iterator[Any]:
+        yield from zip(*data().tensors, strict=True)
+
+
+def test_loaders_of_any_length() -> None:
+    model, optimizer = start()
+    batch = tuple(part[:8] for part in data().tensors)
+    for batches in ([batch], DataLoader(Stream(), batch_size=16), [batch] * 100):
+        assert len(clr.torch.range_test(model, optimizer, nn.CrossEntropyLoss(), batches, **RANGE).losses) == STEPS
+    test = clr.torch.range_test(model, optimizer, nn.CrossEntropyLoss(), iter([batch] * 5), **RANGE)
+    assert (test.stop, len(test.losses)) == ("data", 5)
+    assert clr.torch.range_test(model, optimizer, nn.CrossEntropyLoss(), [], **RANGE).stop == "data"
+
+
+def test_a_step_of_ones_own() -> None:
+    model, optimizer = start()
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 2)
+    before = trace(model, optimizer, scheduler)
+    batches = []
+
+    def train_step(batch: Any) -> torch.Tensor:
+        batches.append(batch)
+        optimizer.zero_grad(set_to_none=False)
+        loss = nn.functional.cross_entropy(model(data().tensors[0]), data().tensors[1])
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        scheduler.step()
+        return loss
+
+    test = clr.torch.range_test(model, optimizer, train_step=train_step, also=[scheduler], **RANGE)
+    assert len(test.losses) == STEPS
+    assert batches == [None] * STEPS
+    assert trace(model, optimizer, scheduler) == before
+
+
+def test_a_follower_goes_on_where_it_was() -> None:
+    def followed() -> tuple[nn.Module, torch.optim.Optimizer, clr.torch.Follower]:
+        model, optimizer = start(trained=False)
+        follower = clr.torch.Follower(optimizer, clr.triangular(0.01, 0.1, 4))
+        train(model, optimizer, 3)
+        return model, optimizer, follower
+
+    model, optimizer, follower = followed()
+    without = train(model, optimizer, 5)
+    model, optimizer, follower = followed()
+    before = trace(model, optimizer)
+    applied = []
+    optimizer.register_step_pre_hook(lambda *_: applied.append(optimizer.param_groups[0]["lr"]))
+    test = clr.torch.range_test(model, optimizer, nn.CrossEntropyLoss(), loader(), **RANGE)
+    assert applied == list(test.rates)
+    assert trace(model, optimizer) == before
+    assert follower.updates == 3
+    assert train(model, optimizer, 5) == without
+
+
+def test_repeats_start_alike_and_draw_other_batches() -> None:
+    model, optimizer = start()
+    model.body[3].p = 0.0
+    seen: list[Any] = []
+
+    def loss_of(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        seen.append((content(target), content(model.body[0].weight)))
+        return nn.functional.cross_entropy(output, target)
+
+    test = clr.torch.range_test(model, optimizer, loss_of, loader(), repeats=3, **RANGE)
+    firsts = [seen[0], seen[STEPS], seen[2 * STEPS]]
+    assert len(test.sweeps) == 3
+    assert len({repr(weights) for _, weights in firsts}) == 1
+    assert len({repr(target) for target, _ in firsts}) == 3
+
+
+def test_a_loss_that_explodes_ends_the_test_and_leaves_no_trace() -> None:
+    model, optimizer = start("sgd")
+    before = trace(model, optimizer)
+    test = clr.torch.range_test(model, optimizer, nn.CrossEntropyLoss(), loader(), min_lr=1e-5, max_lr=1e30)
+    assert test.stop in ("diverged", "non-finite")
+    assert trace(model, optimizer) == before
+
+
+def storage(seen: set[int]) -> int:
+    """The bytes of all tensors that are not in ``seen``, and notes them there."""
+    total = 0
+    for item in gc.get_objects():
+        if type(item) in (torch.Tensor, nn.Parameter) and (own := item.untyped_storage()).data_ptr() not in seen:
+            seen.add(own.data_ptr())
+            total += own.nbytes()
+    return total
+
+
+@pytest.mark.parametrize("name", ["momentum", "adamw"])
+def test_the_copy_is_hardly_larger_than_model_and_state(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    model = nn.Linear(300, 300)
+    optimizer = OPTIMIZERS[name](model.parameters())
+    model(torch.ones(1, 300)).sum().backward()
+    optimizer.step()
+    tensors = [*model.parameters(), *(t for state in optimizer.state.values() for t in state.values())]
+    needed = sum(tensor.untyped_storage().nbytes() for tensor in tensors if isinstance(tensor, torch.Tensor))
+    seen: set[int] = set()
+    storage(seen)
+    extra: list[int] = []
+    clr.torch.range_test(
+        model, optimizer, train_step=lambda batch: (extra.append(storage(seen)), 1.0)[1], repeats=2, **RANGE
+    )
+    assert needed <= sum(extra) <= 1.1 * needed
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_copy_can_be_kept_elsewhere() -> None:
+    model, optimizer = start("adamw")
+    before = trace(model, optimizer)
+    clr.torch.range_test(model, optimizer, nn.CrossEntropyLoss(), loader(), snapshot_device="cpu", **RANGE)
+    assert trace(model, optimizer) == before
+
+
+def test_batches_are_moved_to_the_device() -> None:
+    model = nn.Linear(2, 1, device="meta")
+    optimizer = torch.optim.SGD(model.parameters())
+    seen = []
+
+    def compute_loss(model: Any, batch: Any) -> torch.Tensor:
+        seen.append((batch["x"][0].device.type, batch["y"].device.type, batch["name"]))
+        raise StopIteration
+
+    batches = [{"x": [torch.ones(1, 2)], "y": torch.ones(1), "name": "a"}]
+    assert clr.torch.range_test(model, optimizer, loader=batches, compute_loss=compute_loss).stop == "data"
+    assert seen == [("meta", "meta", "a")]
+
+
+def test_arguments_that_make_no_sense() -> None:
+    model, optimizer = start()
+    loss_fn = nn.CrossEntropyLoss()
+    for arguments, options, error, message in [
+        ((None, optimizer, loss_fn, []), {}, TypeError, "`model` must be a torch.nn.Module. Received: None"),
+        ((model, None, loss_fn, []), {}, TypeError, "`optimizer` must be a torch.optim.Optimizer. Received: None"),
+        ((model, optimizer), {}, TypeError, "one of `loss_fn`, `compute_loss` and `train_step` must be given"),
+        ((model, optimizer, loss_fn, []), {"train_step": print}, TypeError, "one of `loss_fn`"),
+        ((model, optimizer, 3, []), {}, TypeError, "`loss_fn` must be a function. Received: 3"),
+        ((model, optimizer, loss_fn), {}, TypeError, "`loader` must be given"),
+        ((model, optimizer, loss_fn, 3), {}, TypeError, "`loader` must be a DataLoader"),
+        ((model, optimizer, loss_fn, [3]), {}, TypeError, "a batch must be inputs and a target"),
+        ((model, optimizer, loss_fn, []), {"accumulate": 0}, ValueError, "`accumulate` must be a whole number"),
+        ((model, optimizer, loss_fn, []), {"min_lr": 0.0}, ValueError, "`min_lr` must be a finite number above 0"),
+        ((model, optimizer, loss_fn, []), {"evaluate": 3}, TypeError, "`evaluate` must be a function"),
+        ((model, optimizer, nn.CrossEntropyLoss(reduction="none"), loader()), {}, TypeError, "with one element"),
+        ((nn.LazyLinear(3), optimizer, loss_fn, []), {}, ValueError, "must know the shapes"),
+    ]:
+        before = trace(model, optimizer)
+        with pytest.raises(error, match=message):
+            clr.torch.range_test(*arguments, **options)  # type: ignore[arg-type]
+        assert trace(model, optimizer) == before
+
+
+def test_a_group_without_a_rate_can_lead_no_others() -> None:
+    model, _ = start()
+    first, *rest = model.parameters()
+    optimizer = torch.optim.SGD([{"params": [first], "lr": 0.0}, {"params": rest, "lr": 0.1}])
+    with pytest.raises(ValueError, match="the first group must have a rate above 0"):
+        clr.torch.range_test(model, optimizer, nn.CrossEntropyLoss(), loader())
+
+
+def test_a_compiled_model_is_tested_too() -> None:
+    model, optimizer = start()
+    before = trace(model, optimizer)
+    compiled = torch.compile(model, backend="eager")
+    test = clr.torch.range_test(compiled, optimizer, nn.CrossEntropyLoss(), loader(), **RANGE)  # type: ignore[arg-type]
+    assert len(test.losses) == STEPS
+    assert trace(model, optimizer) == before
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_several_processes(size: int, tmp_path: Path) -> None:
+    program = Path(__file__).with_name("ddp_run.py")
+    started = [
+        subprocess.Popen(
+            [sys.executable, str(program), str(rank), str(size), str(tmp_path / "meeting")],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(size)
+    ]
+    try:
+        outputs = [process.communicate(timeout=200) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    assert [process.returncode for process in started] == [0] * size, outputs[0][1][-2000:] + outputs[-1][1][-2000:]
+    ranks = [json.load(io.StringIO(out.splitlines()[-1])) for out, _ in outputs]
+    for rank in ranks:
+        assert all(rank.pop("restored").values())
+        # The losses of each step, by DistributedDataParallel itself and one more reduction.
+        assert rank["losses"] == pytest.approx(rank.pop("plain"), rel=1e-5)
+        assert rank["bounds"] is not None
+        assert rank["accuracy"] is not None
+        assert {place: rank[place] for place in ("time", "data", "interrupted")} == {
+            "time": "time",
+            "data": "data",
+            "interrupted": "interrupted",
+        }
+        assert rank["unused"] == "completed"
+    for number, rank in enumerate(ranks):
+        own = "on purpose" if number == size - 1 else "the range test has failed in another process"
+        assert rank.pop("failures") == dict.fromkeys(["batch", "forward", "backward", "update", "evaluate"], own)
+    assert all(rank == ranks[0] for rank in ranks)
