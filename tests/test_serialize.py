@@ -268,7 +268,7 @@ KEYS = (
     "the data of the kind 'cyclic' must have the keys 'base_lr', 'max_lr', 'step_size', 'step_size_down', 'mode', "
     "'gamma', 'scale_fn', 'scale_mode', 'shape', 'cycle_mult'. Received: {}."
 )
-MAPPING = "`data` must be a dict with the data of a schedule. Received: {}."
+MAPPING = "`data` must be a dict with the data that was saved. Received: {}."
 VERSION = "the data of a schedule must have version 1 as 'clr'. Received: {}."
 ALL = (
     "base_lr",
@@ -420,13 +420,13 @@ TEXT = TRIANGULAR.to_json()
         (
             TEXT.replace('"mode"', '"gamma"'),
             ValueError,
-            "the data of a schedule must not have a key twice. Received: ['clr', 'kind', 'base_lr', 'max_lr', "
+            "saved data must not have a key twice. Received: ['clr', 'kind', 'base_lr', 'max_lr', "
             "'step_size', 'step_size_down', 'gamma', 'gamma', 'scale_fn', 'scale_mode', 'shape', 'cycle_mult'].",
         ),
         (
             '{"clr": 1, "kind": "multiple", "schedule": {"kind": "phases", "kind": "phases"}, "factor": 2}',
             ValueError,
-            "the data of a schedule must not have a key twice. Received: ['kind', 'kind'].",
+            "saved data must not have a key twice. Received: ['kind', 'kind'].",
         ),
     ],
 )

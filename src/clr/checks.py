@@ -20,7 +20,7 @@ RULES = {
     "boundaries": "growing steps, one for each schedule but the first",
     "schedule": "a schedule",
     "schedules": "a list with at least one schedule",
-    "mapping": "a dict with the data of a schedule",
+    "mapping": "a dict with the data that was saved",
     "scale_name": "a name, a text that is not empty",
     "momentum": "a number from 0 to below 1",
     "fraction": "a number from 0 to 1",
@@ -218,3 +218,11 @@ def function(name: str, value: Any) -> None:
     """Something to call."""
     if not callable(value):
         fail(TypeError, name, "function", value)
+
+
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object as a dict, if no key comes twice."""
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError(f"saved data must not have a key twice. Received: {[key for key, _ in pairs]}.")
+    return result

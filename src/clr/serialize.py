@@ -56,7 +56,7 @@ def from_json(text: str) -> Schedule:
     >>> clr.from_json(schedule.to_json()) == schedule
     True
     """
-    return from_dict(json.loads(text, object_pairs_hook=_unique))
+    return from_dict(json.loads(text, object_pairs_hook=checks.unique))
 
 
 def _encoded(value: Any) -> Any:
@@ -85,11 +85,3 @@ def _decoded(data: Mapping[str, Any]) -> Schedule:
         arguments["scale_fn"] = registered(arguments["scale_fn"])
     schedule: Schedule = kind(**arguments)
     return schedule
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object as a dict, if no key comes twice."""
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise ValueError(f"the data of a schedule must not have a key twice. Received: {[key for key, _ in pairs]}.")
-    return result

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import mul
 from statistics import median
 
 FEWEST = 20  # points, below which a curve says nothing
@@ -57,25 +58,34 @@ class Bounds:
 
 
 def smooth(values: Sequence[float]) -> list[float]:
-    """Finite values, without single spikes and with little noise: a running median of 5, then a triangular window.
+    """Finite values, without single spikes and with little noise: a running median of 5, then local straight lines.
 
-    Both are centred, and the window shrinks towards the ends, so a slope is neither delayed nor bent there.
+    Each line is fitted with weights that fall off to both sides, as in LOWESS. In the middle that is a mean; at the
+    ends it neither delays nor bends a slope.
     """
     if not values:
         return []
-    last = len(values) - 1
+    count, reach = len(values), _reach(len(values))
     # What is as far above the start as the lowest is below it is out of the picture; it must not weigh on the rest.
-    start = median(values[: max(5, len(values) // 10)])
+    start = _start(values)
     cap = start + (start - min(values))
-    capped = [min(value, max(cap, start)) for value in values]
-    calm = [median(capped[at - reach : at + reach + 1]) for at in range(last + 1) for reach in [min(2, at, last - at)]]
-    result = []
-    for at in range(last + 1):
-        reach = min(_reach(last + 1), at, last - at)
-        weights = [reach + 1 - abs(offset) for offset in range(-reach, reach + 1)]
-        near = calm[at - reach : at + reach + 1]
-        result.append(math.fsum(map(_product, weights, near)) / (reach + 1) ** 2)
-    return result
+    capped = [min(value, cap) for value in values]
+    calm = [median(capped[max(at - 2, 0) : at + 3]) for at in range(count)]
+    return [_line(calm, at, reach) for at in range(count)]
+
+
+def _line(values: Sequence[float], at: int, reach: int) -> float:
+    """The value at a point of the straight line that fits best around it."""
+    offsets = range(max(-reach, -at), min(reach, len(values) - 1 - at) + 1)
+    weights = [reach + 1 - abs(offset) for offset in offsets]
+    near = values[at + offsets[0] : at + offsets[-1] + 1]
+    total = sum(weights)
+    first = sum(map(mul, weights, offsets))
+    second = sum(weight * offset * offset for weight, offset in zip(weights, offsets, strict=True))
+    level = math.fsum(map(mul, weights, near))
+    slope = math.fsum(weight * offset * value for weight, offset, value in zip(weights, offsets, near, strict=True))
+    spread = total * second - first * first
+    return (second * level - first * slope) / spread if spread else near[0]
 
 
 class Curve:
@@ -90,11 +100,12 @@ class Curve:
     def __init__(self, rates: Sequence[float], values: Sequence[float], ended: bool) -> None:
         self.rates, self.values, self.ended = rates, values, ended
         self.smoothed = smooth(values)
+        self.reach = _reach(len(values))
 
     @cached_property
     def start(self) -> float:
         """The level that the curve starts from."""
-        return median(self.values[: max(5, len(self.values) // 10)])
+        return _start(self.values)
 
     @cached_property
     def lowest(self) -> int:
@@ -117,7 +128,8 @@ class Curve:
     @cached_property
     def diverges(self) -> bool:
         """Whether the curve rises again, or the test ended because training had diverged."""
-        return self.ended or max(self.smoothed[self.lowest :]) - self.smoothed[self.lowest] > RISE * self.fall
+        rise = max(self.smoothed[self.lowest :]) - self.smoothed[self.lowest]
+        return self.ended or rise > max(RISE * self.fall, CLEAR * self.error)
 
     @cached_property
     def noise(self) -> float:
@@ -130,7 +142,7 @@ class Curve:
     @cached_property
     def error(self) -> float:
         """The standard error of the smoothed curve."""
-        return self.noise * math.sqrt(1 / _reach(len(self.values)))
+        return self.noise * math.sqrt(1 / self.reach)
 
     def below(self, part: float) -> int:
         """The first point from which on the curve stays, until its lowest, below its start by a part of its fall."""
@@ -142,7 +154,7 @@ class Curve:
 
     def check(self) -> None:
         """Raises a NoBoundsError if the curve does not fall and rise as that of a range test must."""
-        values = self.values
+        values, smoothed = self.values, self.smoothed
         if len(values) < FEWEST:
             raise NoBoundsError(
                 "few",
@@ -150,23 +162,27 @@ class Curve:
                 "Make `num_steps` larger" + (", or `min_lr` smaller." if self.ended else "."),
             )
         tiny = 1e-9 * max(map(abs, values))
-        if self.fall <= max(CLEAR / 2 * self.error, tiny):
-            if self.ended or self.smoothed[-1] - self.start > max(CLEAR * self.error, tiny):
+        # At the ends, the smoothed curve has but half as many losses to rely on, and a slope to find.
+        inside = self.reach <= self.lowest < len(values) - self.reach
+        chance = max(CLEAR * self.error * (1 if inside else 2), tiny)
+        if self.fall <= chance:
+            if self.ended or smoothed[-1] - self.start > 2 * CLEAR * self.error + tiny:
                 raise NoBoundsError(
                     "rising",
-                    "The loss rises and never falls.",
-                    "Make `min_lr` smaller; if it still rises, the training step goes uphill.",
+                    "The loss rises, and does not fall by more than its noise before.",
+                    "Make `min_lr` smaller, or take larger batches or several repeats; "
+                    "if it still rises, the training step goes uphill.",
+                )
+            if self.fall > chance / 2:
+                raise NoBoundsError(
+                    "noisy",
+                    "The loss falls by little more than its noise.",
+                    "Take larger batches, more steps or several repeats.",
                 )
             raise NoBoundsError(
                 "flat",
                 "The loss does not fall by more than its noise.",
                 "Make `max_lr` larger; if it stays flat, the training step does not train.",
-            )
-        if self.fall <= CLEAR * self.error:
-            raise NoBoundsError(
-                "noisy",
-                "The loss falls by little more than its noise.",
-                "Take larger batches, more steps or several repeats.",
             )
         if not self.diverges:
             raise NoBoundsError(
@@ -174,7 +190,9 @@ class Curve:
                 f"Training never diverges: at {self.rates[-1]:.3g}, where the test ends, the loss has not risen again.",
                 "Make `max_lr` larger.",
             )
-        if self.below(LATE) < 3:
+        # The level of the start is known only where the loss stays there for a while.
+        early = smoothed[0] - self.start > max(LATE / 2 * self.fall, 2 * CLEAR * self.error)
+        if early or 2 * self.below(LATE) < 3 * _early(len(values)):
             raise NoBoundsError(
                 "narrow",
                 f"The loss falls from {self.rates[0]:.3g} on, where the test starts.",
@@ -192,7 +210,7 @@ class Curve:
         base_lr, max_lr = self.rates[first], self.rates[last]
         agreed = [name for name in RULES if base_lr <= self._rate(name) <= max_lr]
         calm = 1 / (1 + self.noise / self.fall / NOISE)
-        confidence = calm * (1 + len(agreed) / len(RULES)) / 2
+        confidence = calm * (3 + len(agreed) / len(RULES)) / 4
         return Bounds(
             base_lr,
             max_lr,
@@ -217,9 +235,9 @@ class Curve:
 
 def steepest(curve: Curve) -> float:
     """Where the loss falls fastest."""
-    smoothed = curve.smoothed
-    falls = [smoothed[at - 1] - smoothed[at + 1] for at in range(1, curve.lowest)]
-    return curve.rates[1 + falls.index(max(falls))]
+    # Over as many steps as the smoothing reaches: between neighbours there is but noise.
+    falls = [left - right for left, right in zip(curve.smoothed, curve.smoothed[curve.reach :], strict=False)]
+    return curve.rates[falls.index(max(falls[: curve.lowest])) + curve.reach // 2]
 
 
 def minimum(curve: Curve) -> float:
@@ -273,5 +291,11 @@ def _reach(count: int) -> int:
     return max(2, count // 25)
 
 
-def _product(left: float, right: float) -> float:
-    return left * right
+def _start(values: Sequence[float]) -> float:
+    """The level that values start from."""
+    return median(values[: _early(len(values))])
+
+
+def _early(count: int) -> int:
+    """How many points are taken for the start of the curve."""
+    return max(5, count // 10)

@@ -4,6 +4,7 @@ import json
 import math
 import sys
 import time
+from bisect import insort
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -33,7 +34,7 @@ STOPS = {
 }
 _BURST = ("diverged", "non-finite")  # the stops that say something about the rate
 _RECENT = 5  # losses whose median is compared: two spikes in a row stop nothing
-_WARM = 10  # losses from which the start is known
+_WARM = 15  # losses from which the start is known
 
 Step = Callable[[float], Any]
 
@@ -253,7 +254,7 @@ class RangeTest:
         Raises:
             TypeError, ValueError: The text is not JSON, or not that of a range test.
         """
-        return cls.from_dict(json.loads(text))
+        return cls.from_dict(json.loads(text, object_pairs_hook=checks.unique))
 
     @property
     def _judged_by_metric(self) -> bool:
@@ -405,6 +406,7 @@ class _StopRule:
         self._recent: deque[float] = deque(maxlen=_RECENT)
         self._first: list[float] = []
         self._best = math.inf
+        self._noise: list[float] = []  # the distances of losses from their recent level, in order
 
     def __call__(self, loss: float) -> str | None:
         """The stop that ``loss`` brings about, if any."""
@@ -412,16 +414,16 @@ class _StopRule:
             return "non-finite"
         self._recent.append(loss)
         level = median(self._recent)
+        insort(self._noise, abs(loss - level))
         if len(self._first) < _WARM:
             self._first.append(loss)
-        else:
-            self._best = min(self._best, level)
-            start = median(self._first)
-            spread = median(abs(first - start) for first in self._first)
-            rounding = 1e-6 * max(map(abs, self._first))
-            if level - start > self._diverge_at * max(start - self._best, 4 * spread, rounding):
-                return "diverged"
-        return None
+            return None
+        self._best = min(self._best, level)
+        start = median(self._first)
+        spread = median(abs(first - start) for first in self._first)
+        noise = 1.4826 * max(self._noise[len(self._noise) // 2], spread)
+        rounding = 1e-6 * max(map(abs, self._first))
+        return "diverged" if level - start > self._diverge_at * max(start - self._best, 5 * noise, rounding) else None
 
 
 def _checked_range(min_lr: Any, max_lr: Any, num_steps: Any, growth: Any) -> tuple[float, ...]:

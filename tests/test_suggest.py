@@ -1,0 +1,203 @@
+"""From curves with known answers to bounds."""
+
+import copy
+import math
+import pickle
+from collections.abc import Callable
+from functools import partial
+from statistics import mean
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import clr
+from clr.suggest import RULES, smooth
+from tests import curves
+from tests.curves import measured
+
+HALF = 0.5  # of a decade, by which bounds may be off where there is noise
+
+
+# Where the loss starts to fall and where it stops, as powers of ten.
+@pytest.mark.parametrize("noise", [0.0, 0.02, 0.1])
+@pytest.mark.parametrize(
+    ("curve", "starts", "stops"),
+    [
+        (curves.valley, -4, -2),
+        (curves.plateau, -5, -3.5),
+        (curves.nan_tail, -4, -1.5),
+        (curves.two_valleys, -5, -4),
+        (lambda x: curves.valley(x) - 30, -4, -2),
+        (lambda x: curves.valley(x) + 5 * (abs(x + 6) < 0.03), -4, -2),
+    ],
+    ids=["valley", "plateau", "NaN tail", "two valleys", "negative", "early spike"],
+)
+def test_known_bounds(curve: Callable[[float], float], starts: float, stops: float, noise: float) -> None:
+    for seed in range(5):
+        bounds = measured(curve, noise, seed).bounds()
+        assert abs(math.log10(bounds.base_lr) - starts) < HALF
+        assert abs(math.log10(bounds.max_lr) - stops) < HALF
+        assert 0 < bounds.confidence <= 1
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.02, 0.1])
+@pytest.mark.parametrize(
+    ("curve", "kind", "advice"),
+    [
+        (curves.endless, "endless", "Make `max_lr` larger."),
+        (curves.rising, "rising", "Make `min_lr` smaller"),
+        (curves.flat, "flat", "Make `max_lr` larger"),
+        (curves.late, "narrow", "Make `min_lr` smaller."),
+        (lambda x: math.nan, "few", "or `min_lr` smaller."),
+    ],
+    ids=["endless", "rising", "flat", "late", "NaN"],
+)
+def test_known_refusals(curve: Callable[[float], float], kind: str, advice: str, noise: float) -> None:
+    for seed in range(5):
+        test = measured(curve, noise, seed)
+        asks: list[Callable[[], object]] = [
+            test.bounds,
+            partial(test.schedule, step_size=100),
+            *(partial(test.suggest, rule) for rule in RULES),
+        ]
+        for ask in asks:
+            with pytest.raises(clr.NoBoundsError) as refusal:
+                ask()
+            assert str(refusal.value).endswith(refusal.value.advice)
+            if kind == "flat" and noise:  # is what it is for the noise, or by nature
+                assert refusal.value.kind in ("flat", "noisy")
+            else:
+                assert refusal.value.kind == kind
+                assert advice in refusal.value.advice
+
+
+@pytest.mark.parametrize("curve", [curves.valley, curves.endless])
+def test_noise_that_hides_the_fall_is_refused(curve: Callable[[float], float]) -> None:
+    kinds = set()
+    for seed in range(20):
+        with pytest.raises(clr.NoBoundsError) as refusal:
+            measured(curve, noise=3.0, seed=seed).bounds()
+        kinds.add(refusal.value.kind)
+        assert "repeats" in refusal.value.advice or refusal.value.kind == "flat"
+    assert kinds <= {"noisy", "flat", "rising"}
+    assert "rising" in kinds if curve is curves.valley else "noisy" in kinds
+
+
+def test_a_test_that_ended_before_the_loss_rose_is_refused() -> None:
+    for end in (-3.0, -2.0, -1.1):
+        with pytest.raises(clr.NoBoundsError) as refusal:
+            measured(curves.valley, max_lr=10**end).bounds()
+        assert refusal.value.kind == "endless"
+
+
+def test_a_handful_of_steps_is_refused() -> None:
+    with pytest.raises(clr.NoBoundsError, match="and at least 20 are needed") as refusal:
+        measured(curves.valley, num_steps=19).bounds()
+    assert refusal.value.kind == "few"
+
+
+def test_bounds_are_never_the_edge_of_the_range() -> None:
+    for start in range(-8, 0):
+        for end in range(start + 1, 2):
+            test = measured(curves.valley, min_lr=10.0**start, max_lr=10.0**end)
+            try:
+                base_lr, max_lr = test.bounds()
+            except clr.NoBoundsError:
+                continue
+            assert test.min_lr < base_lr < max_lr < test.rates[-1]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_rules_on_a_parabola(rule: str) -> None:
+    # Over the logarithm of the rate, steepest half way down a cosine, lowest at 0.01.
+    def curve(x: float) -> float:
+        return 1 + math.cos(math.pi * curves.rise(x, -6, -2)) + curves.explosion(x, -2)
+
+    rate = math.log10(measured(curve).suggest(rule))
+    expected = {"steepest": -4.0, "minimum": -3.0, "valley": -4.0, "slide": -2.3}[rule]
+    assert abs(rate - expected) < HALF
+
+
+def test_steps_that_grow_evenly_have_bounds_too() -> None:
+    def curve(x: float) -> float:
+        rate = 10**x
+        return 2 - curves.rise(rate, 0.1, 0.5) + 100 * max(0.0, rate - 0.8)
+
+    base_lr, max_lr = measured(curve, min_lr=0.001, max_lr=1.0, growth="linear").bounds()
+    assert base_lr == pytest.approx(0.1, abs=0.06)
+    assert max_lr == pytest.approx(0.5, abs=0.06)
+
+
+SHAPES = [curves.valley, curves.plateau, curves.nan_tail, curves.two_valleys]
+
+
+@given(
+    curve=st.sampled_from(SHAPES),
+    noise=st.floats(0.001, 0.2),
+    seed=st.integers(0, 1000),
+    factor=st.floats(1e-6, 1e6),
+    offset=st.floats(-100, 100),
+)
+def test_neither_a_factor_nor_an_offset_changes_what_is_found(
+    curve: Callable[[float], float], noise: float, seed: int, factor: float, offset: float
+) -> None:
+    def found(factor: float, offset: float) -> object:
+        try:
+            return tuple(measured(curve, noise, seed, factor, offset * factor).bounds())
+        except clr.NoBoundsError as refusal:
+            return refusal.kind
+
+    assert found(factor, offset) == found(1.0, 0.0)
+
+
+def confidence(curve: Callable[[float], float], noise: float, seed: int) -> float:
+    try:
+        return measured(curve, noise, seed).bounds().confidence
+    except clr.NoBoundsError:
+        return 0.0
+
+
+@pytest.mark.parametrize("curve", SHAPES)
+def test_more_noise_never_raises_the_confidence(curve: Callable[[float], float]) -> None:
+    levels = [0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6]
+    means = [mean(confidence(curve, noise, seed) for seed in range(20)) for noise in levels]
+    assert means == sorted(means, reverse=True)
+    assert means[0] > 0.6
+    assert means[-1] < 0.1
+
+
+@given(curve=st.sampled_from(SHAPES), noise=st.floats(0.05, 0.2), seed=st.integers(0, 1000))
+def test_the_same_noise_six_times_as_loud_lowers_the_confidence(
+    curve: Callable[[float], float], noise: float, seed: int
+) -> None:
+    assert confidence(curve, 6 * noise, seed) < confidence(curve, noise, seed)
+
+
+@given(values=st.lists(st.floats(-1e6, 1e6), max_size=60))
+def test_the_smoothed_curve_is_finite_and_as_long(values: list[float]) -> None:
+    smoothed = smooth(values)
+    assert len(smoothed) == len(values)
+    assert all(map(math.isfinite, smoothed))
+
+
+@given(slope=st.floats(-10, 0), level=st.floats(-10, 10), count=st.integers(3, 200))
+def test_a_straight_line_stays_as_it_is(slope: float, level: float, count: int) -> None:
+    line = [level + slope * at / count for at in range(count)]
+    # The running median is flat for two points at each end.
+    assert smooth(line)[count // 4 : -count // 4 or None] == pytest.approx(
+        line[count // 4 : -count // 4 or None], abs=abs(slope) / count * 2 + 1e-9
+    )
+
+
+def test_bounds_unpack_to_the_pair() -> None:
+    bounds = clr.Bounds(0.1, 0.2, 0.5, "so")
+    base_lr, max_lr = bounds
+    assert (base_lr, max_lr) == (0.1, 0.2)
+    assert clr.triangular(base_lr, max_lr, step_size=10)(10) == 0.2
+
+
+def test_a_refusal_can_be_copied_and_sent() -> None:
+    refusal = clr.NoBoundsError("flat", "It is flat.", "Do more.")
+    for other in (copy.copy(refusal), pickle.loads(pickle.dumps(refusal))):
+        assert (str(other), other.kind, other.advice) == ("It is flat. Do more.", "flat", "Do more.")

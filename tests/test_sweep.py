@@ -1,0 +1,406 @@
+"""The sweep over the rates: what it tries, records, and why it stops; and its result as a value."""
+
+import json
+import math
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import clr
+from clr.sweep import STOPS, Sweep
+from tests import curves
+from tests.curves import measured
+
+
+@given(
+    low=st.floats(1e-9, 1.0),
+    ratio=st.floats(1.5, 1e9),
+    count=st.integers(2, 400),
+    growth=st.sampled_from(["exponential", "linear"]),
+)
+def test_the_rates_go_from_end_to_end(low: float, ratio: float, count: int, growth: Any) -> None:
+    seen: list[float] = []
+    high = low * ratio
+
+    def train_step(lr: float) -> float:
+        seen.append(lr)
+        return 1.0
+
+    test = clr.range_test(train_step, min_lr=low, max_lr=high, num_steps=count, growth=growth)
+    assert test.rates == tuple(seen)
+    assert (seen[0], seen[-1], len(seen)) == (low, high, count)
+    for at, rate in enumerate(seen):
+        part = Fraction(at, count - 1)
+        exact = (
+            float(Fraction(low) + (Fraction(high) - Fraction(low)) * part)
+            if growth == "linear"
+            else low ** float(1 - part) * high ** float(part)
+        )
+        assert rate == pytest.approx(exact, rel=1e-12)
+
+
+def test_each_loss_stands_with_its_rate() -> None:
+    test = clr.range_test(lambda lr: -lr, min_lr=0.001, max_lr=0.1, num_steps=5)
+    assert test.losses == tuple(-rate for rate in test.rates)
+    assert test.stop == "completed"
+
+
+@pytest.mark.parametrize(
+    "value", [1, 1.5, np.float32(1.5), np.array(1.5), np.array([1.5]), np.array([[2]]), Fraction(3, 2)], ids=repr
+)
+def test_a_loss_may_be_any_number(value: Any) -> None:
+    test = clr.range_test(lambda lr: value, num_steps=3)
+    assert test.losses == (float(value if isinstance(value, Fraction) else np.asarray(value).item()),) * 3
+
+
+@pytest.mark.parametrize("value", ["1.5", [1.5], np.array([1.0, 2.0]), {"loss": 1.5}, True, 1j], ids=repr)
+def test_what_is_no_loss_is_refused(value: Any) -> None:
+    with pytest.raises(TypeError, match="`train_step` must return a number, or an array of one element"):
+        clr.range_test(lambda lr: value)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_loss_that_is_not_finite_ends_the_test(bad: float) -> None:
+    losses = iter([1.0, 0.5, bad, 0.1])
+    test = clr.range_test(lambda lr: next(losses))
+    assert test.stop == "non-finite"
+    assert repr(test.losses) == repr((1.0, 0.5, bad))
+    assert len(test.smoothed) == 2
+
+
+def ending(test: clr.RangeTest) -> float:
+    return math.log10(test.rates[-1])
+
+
+@pytest.mark.parametrize("offset", [0.0, -100.0, 1000.0])
+@pytest.mark.parametrize("factor", [1e-3, 1.0, 1e6])
+def test_divergence_ends_the_test(factor: float, offset: float) -> None:
+    # The loss starts at 2 and falls to 0.2; it is back at 2, and as high again above it, soon after 10**-1.
+    test = measured(curves.valley, noise=0.05, factor=factor, offset=offset * factor)
+    assert test.stop == "diverged"
+    assert -0.96 < ending(test) < -0.75
+    later = measured(curves.valley, noise=0.05, factor=factor, offset=offset * factor, diverge_at=100)
+    assert later.stop == "diverged"
+    assert ending(later) > ending(test) + 0.1
+
+
+def test_spikes_do_not_end_the_test() -> None:
+    def curve(x: float) -> float:
+        return curves.valley(x) + 1e6 * any(0 <= x - at < 0.05 for at in (-6.9, -6.0, -5.0, -3.0, -1.5))
+
+    assert ending(measured(curve)) == pytest.approx(ending(measured(curves.valley)), abs=0.06)
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-9, 0.1, 10.0])
+def test_a_flat_curve_does_not_diverge(noise: float) -> None:
+    for seed in range(20):
+        assert measured(curves.flat, noise, seed).stop == "completed"
+
+
+def test_no_update_leaves_no_point() -> None:
+    test = clr.range_test(lambda lr: None if lr < 0.9e-5 else 1.0, num_steps=9)
+    assert len(test.rates) == 7
+    assert min(test.rates) == pytest.approx(1e-5)
+    assert clr.range_test(lambda lr: None, num_steps=9).losses == ()
+
+
+def test_ctrl_c_returns_what_there_is() -> None:
+    def train_step(lr: float) -> float:
+        if lr > 1e-3:
+            raise KeyboardInterrupt
+        return 1.0
+
+    test = clr.range_test(train_step)
+    assert test.stop == "interrupted"
+    assert 1e-3 / 1.1 < test.rates[-1] <= 1e-3
+
+
+def test_the_end_of_the_data_ends_the_test() -> None:
+    batches = iter(range(5))
+    test = clr.range_test(lambda lr: float(next(batches)))
+    assert (test.stop, len(test.losses)) == ("data", 5)
+
+
+def test_an_error_of_the_step_is_passed_on() -> None:
+    with pytest.raises(ZeroDivisionError):
+        clr.range_test(lambda lr: 1 / 0)
+
+
+def test_the_time_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+
+    def train_step(lr: float) -> float:
+        now[0] += 1.0
+        return 1.0
+
+    test = clr.range_test(train_step, time_limit=7.5)
+    assert (test.stop, len(test.losses)) == ("time", 8)
+    test = clr.range_test(train_step, lambda repeat: None, time_limit=7.5, num_steps=5, repeats=3)
+    assert [len(sweep.losses) for sweep in test.sweeps] == [5, 3]
+    assert test.stop == "time"
+
+
+def repeated(*repeats: list[Any], **options: Any) -> clr.RangeTest:
+    """A test of which each repeat meets the losses given; None is an interruption."""
+    current: Iterator[Any] = iter(())
+
+    def reset(repeat: int) -> None:
+        nonlocal current
+        current = iter(repeats[repeat])
+
+    def train_step(lr: float) -> Any:
+        loss = next(current)
+        if loss is None:
+            raise KeyboardInterrupt
+        return loss
+
+    return clr.range_test(train_step, reset, num_steps=len(repeats[0]), repeats=len(repeats), **options)
+
+
+def test_repeats_give_a_median_and_a_band() -> None:
+    test = repeated([1, 2, 3], [2, 4, 9], [6, 3, 4])
+    assert list(test.losses) == [2, 3, 4]
+    assert list(test.band) == [(1, 6), (2, 4), (3, 9)]
+    assert test.stop == "completed"
+
+
+def test_a_repeat_that_burst_is_the_worst_from_there_on() -> None:
+    test = repeated([1, 2, 3, 4], [1, math.nan], [1, 2, math.inf])
+    assert list(test.losses) == [1, 2, math.inf, math.inf]
+    assert test.stop == "non-finite"
+    assert test.curve.ended
+    assert len(test.curve.values) == 2
+
+
+def test_a_repeat_that_was_interrupted_has_no_say_after_that() -> None:
+    test = repeated([1, 2, 3], [5, None])
+    assert list(test.losses) == [3, 2, 3]
+    assert test.stop == "interrupted"
+    assert len(test.sweeps) == 2
+
+
+def test_repeats_calm_the_noise() -> None:
+    def confidence(repeats: int) -> float:
+        tests = [measured(curves.valley, 0.3, seed, repeats=repeats, reset=lambda repeat: None) for seed in range(10)]
+        return mean(test.bounds().confidence for test in tests)
+
+    assert confidence(1) < confidence(5) < confidence(25)
+
+
+def test_bounds_come_from_the_metric_if_there_is_one() -> None:
+    rate = [0.0]
+
+    def train_step(lr: float) -> float:
+        rate[0] = math.log10(lr)
+        return curves.valley(rate[0])
+
+    # An accuracy that rises from 10**-5 to 10**-3, and falls after 10**-2, where the loss does not.
+    def accuracy() -> float:
+        return 0.1 + 0.8 * curves.rise(rate[0], -5, -3) - 0.8 * curves.rise(rate[0], -2, -1)
+
+    test = clr.range_test(train_step, evaluate=accuracy, evaluate_every=2, goal="max")
+    base_lr, max_lr = test.bounds()
+    assert math.log10(base_lr) == pytest.approx(-5, abs=0.5)
+    assert math.log10(max_lr) == pytest.approx(-3, abs=0.5)
+    assert [rate for rate, _ in test.metrics] == list(test.rates[1:-1:2])
+    assert max(test.smoothed) == pytest.approx(0.9, abs=0.02)
+    negated = clr.range_test(train_step, evaluate=lambda: -accuracy(), evaluate_every=2, goal="min")
+    assert tuple(negated.bounds()) == (base_lr, max_lr)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"min_lr": 0.0}, ValueError, "`min_lr` must be a finite number above 0. Received: 0.0."),
+        ({"min_lr": -1.0, "growth": "linear"}, ValueError, "`min_lr` must be a finite number, 0 or more."),
+        ({"max_lr": 1e-8}, ValueError, "`max_lr` must be a finite number, `min_lr` or more."),
+        ({"max_lr": 1e-7}, ValueError, "`max_lr` must be above `min_lr`."),
+        ({"max_lr": math.inf}, ValueError, "`max_lr` must be a finite number"),
+        ({"min_lr": "low"}, TypeError, "`min_lr` must be a finite number"),
+        ({"num_steps": 1}, ValueError, "`num_steps` must be 2 or more. Received: 1."),
+        ({"num_steps": 2.5}, TypeError, "`num_steps` must be a whole number"),
+        ({"min_lr": 1.0, "max_lr": 1.0 + 1e-15, "num_steps": 100}, ValueError, "so few that the rates differ"),
+        ({"growth": "cubic"}, ValueError, "`growth` must be one of 'exponential', 'linear'. Received: 'cubic'."),
+        ({"diverge_at": 0}, ValueError, "`diverge_at` must be a finite number above 0"),
+        ({"time_limit": -1}, ValueError, "`time_limit` must be a finite number above 0"),
+        ({"evaluate": 3}, TypeError, "`evaluate` must be a function. Received: 3."),
+        ({"evaluate_every": 0}, ValueError, "`evaluate_every` must be a whole number, 1 or more"),
+        ({"goal": "best"}, ValueError, "`goal` must be one of 'min', 'max'"),
+        ({"repeats": 0}, ValueError, "`repeats` must be a whole number, 1 or more"),
+        ({"repeats": 2}, TypeError, "`reset` must be a function"),
+        ({"steps": 2}, TypeError, "unexpected keyword argument 'steps'"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_arguments_that_make_no_sense(options: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error) as refusal:
+        clr.range_test(lambda lr: 1 / 0, **options)
+    assert message in str(refusal.value)
+
+
+def test_the_step_must_be_a_function() -> None:
+    with pytest.raises(TypeError, match=r"`train_step` must be a function\. Received: 3\."):
+        clr.range_test(3)  # type: ignore[arg-type]
+
+
+def test_an_evaluation_must_be_a_number() -> None:
+    with pytest.raises(TypeError, match="`evaluate` must return a number"):
+        clr.range_test(lambda lr: 1.0, evaluate=lambda: "good")
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        measured(curves.valley, 0.1),
+        measured(curves.nan_tail),
+        clr.range_test(lambda lr: None, num_steps=3),
+        repeated([1, 2, 3], [2, -math.inf, 9], [6, 3, None]),
+        clr.range_test(lambda lr: lr, evaluate=lambda: math.nan, num_steps=12, min_lr=0, max_lr=1, growth="linear"),
+    ],
+    ids=["diverged", "NaN", "empty", "repeats", "metrics"],
+)
+def test_a_test_comes_back_from_json(test: clr.RangeTest) -> None:
+    text = test.to_json()
+    json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    again = clr.RangeTest.from_json(text)
+    assert repr(again) == repr(test)
+    assert again.to_json() == text
+    assert repr(again.losses) == repr(test.losses)
+
+
+def spoiled(**changes: Any) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads(clr.range_test(lambda lr: lr, num_steps=3).to_json())
+    for key, value in changes.items():
+        if value is None:
+            del data[key]
+        else:
+            data[key] = value
+    return data
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ([], "`data` must be a dict with the data"),
+        (spoiled(clr=2), "must have version 1"),
+        (spoiled(kind="cyclic"), "'range_test' as 'kind'"),
+        (spoiled(goal=None), "must have the keys"),
+        (spoiled(more=1), "must have the keys"),
+        (spoiled(growth="cubic"), "`growth` must be one of"),
+        (spoiled(min_lr=-1.0), "`min_lr` must be a finite number above 0"),
+        (spoiled(num_steps=2), "`losses` must have at most 2 values"),
+        (spoiled(sweeps=[]), "with at least one sweep"),
+        (spoiled(sweeps=[{"losses": [], "metrics": []}]), "a sweep must have the keys"),
+        (spoiled(sweeps=[{"losses": ["x"], "metrics": [], "stop": "time"}]), "`losses` must be a finite number"),
+        (spoiled(sweeps=[{"losses": [], "metrics": [True], "stop": "time"}]), "`metrics` must be a finite number"),
+        (spoiled(sweeps=[{"losses": [], "metrics": [], "stop": "bored"}]), "`stop` must be one of"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_data_that_is_not_a_test_is_refused(data: Any, message: str) -> None:
+    with pytest.raises((TypeError, ValueError)) as refusal:
+        clr.RangeTest.from_json(json.dumps(data))
+    assert message in str(refusal.value)
+
+
+def test_a_key_that_comes_twice_is_refused() -> None:
+    text = clr.range_test(lambda lr: lr, num_steps=3).to_json()
+    with pytest.raises(ValueError, match="must not have a key twice"):
+        clr.RangeTest.from_json(text[:-1] + ', "goal": "min"}')
+
+
+def test_schedules_between_the_bounds() -> None:
+    test = measured(curves.valley)
+    base_lr, max_lr = test.bounds()
+    for policy, options, expected in [
+        ("triangular", {"step_size": 10}, clr.triangular(base_lr, max_lr, 10)),
+        ("triangular2", {"step_size": 10}, clr.triangular2(base_lr, max_lr, 10)),
+        ("exp_range", {"step_size": 10, "gamma": 0.9}, clr.exp_range(base_lr, max_lr, 10, gamma=0.9)),
+        ("one_cycle", {"total_steps": 99}, clr.one_cycle(max_lr, 99, div_factor=max_lr / base_lr)),
+        ("one_cycle", {"total_steps": 99, "div_factor": 5}, clr.one_cycle(max_lr, 99, div_factor=5)),
+        ("warm_restarts", {"first_cycle": 10}, clr.warm_restarts(max_lr, 10, base_lr)),
+        (
+            "trapezoid",
+            {"total_steps": 99, "warmup_steps": 9, "decay_steps": 30},
+            clr.trapezoid(max_lr, 99, 9, 30, base_lr),
+        ),
+        (clr.triangular, {"step_size": 10, "shape": "cosine"}, clr.triangular(base_lr, max_lr, 10, shape="cosine")),
+        (lambda base_lr, max_lr: clr.ramp(base_lr, max_lr, 7), {}, clr.ramp(base_lr, max_lr, 7)),
+    ]:
+        assert test.schedule(policy, **options) == expected  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="`policy` must be one of 'triangular'"):
+        test.schedule("square")
+
+
+def test_an_unknown_rule_is_refused() -> None:
+    with pytest.raises(ValueError, match="`rule` must be one of 'steepest', 'minimum', 'valley', 'slide'"):
+        measured(curves.valley).suggest("best")
+
+
+def test_a_test_is_a_frozen_value() -> None:
+    test = measured(curves.valley)
+    assert test == measured(curves.valley)
+    assert hash(test) == hash(measured(curves.valley))
+    with pytest.raises(AttributeError):
+        test.goal = "max"  # type: ignore[misc]
+    assert Sweep((1.0,), (None,), "time").stop in STOPS
+
+
+PROGRAM = "import clr, random; r = random.Random(0); clr.range_test(lambda lr: r.random(), num_steps=50{options})"
+
+
+def test_a_log_file_stays_silent() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(options="")], capture_output=True, text=True, check=True
+    )
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_a_bar_shows_rate_and_loss(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(options=", progress=True")],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": "120"},
+    )
+    assert done.stdout == ""
+    assert "LR range test" in done.stderr
+    assert "50/50" in done.stderr
+    assert "rate 1.00e+01  loss 0." in done.stderr
+
+
+def test_a_bar_that_is_asked_for_needs_rich() -> None:
+    program = "import sys; sys.modules['rich.progress'] = None; " + PROGRAM.format(options=", progress=True")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert "ImportError: progress bars need rich: pip install 'cyclic-learning-rate[cli]'" in done.stderr
+
+
+def test_a_step_need_know_nothing_of_frameworks() -> None:
+    # Least squares by hand: the gradient of (w - 3)**2 is 2 (w - 3), so training is stable below a rate of 1.
+    weight, generator = 0.0, random.Random(0)
+
+    def train_step(lr: float) -> float:
+        nonlocal weight
+        target = 3 + 0.1 * generator.gauss(0, 1)
+        loss = (weight - target) ** 2
+        weight -= lr * 2 * (weight - target)
+        return loss
+
+    step: Callable[[float], float] = train_step
+    test = clr.range_test(step, min_lr=1e-6, max_lr=100)
+    base_lr, max_lr = test.bounds()
+    assert test.stop == "diverged"
+    assert 1e-4 < base_lr < max_lr < 1
