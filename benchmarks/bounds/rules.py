@@ -1,0 +1,120 @@
+"""What is compared: our bounds, and the rates that the rules of others suggest, each used as they say."""
+
+import contextlib
+import io
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import clr
+import clr.torch
+from benchmarks.bounds.training import fresh
+
+PEERS = ("torch-lr-finder", "ignite", "fastai valley", "fastai steep")
+OURS = "clr"
+LOW, HIGH = 1e-7, 10.0
+
+
+def range_test(name: str, optimizer_name: str, seed: int) -> str:
+    """Our range test with its defaults, as JSON."""
+    task, model, optimizer, loader = fresh(name, optimizer_name, seed)
+    return clr.torch.range_test(model, optimizer, task.loss_fn, loader).to_json()
+
+
+def suggestion(rule: str, name: str, optimizer_name: str, seed: int) -> float:
+    """The one rate that a rule suggests after its own test. Raises whatever it raises."""
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stderr(io.StringIO()),
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
+        warnings.simplefilter("ignore")
+        rate = _RULES[rule](name, optimizer_name, seed)
+    if rate is None or not math.isfinite(rate):
+        raise ValueError(f"it gives {rate}")
+    return float(rate)
+
+
+def _torch_lr_finder(name: str, optimizer_name: str, seed: int) -> Any:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+    from torch_lr_finder import LRFinder
+
+    task, model, optimizer, loader = fresh(name, optimizer_name, seed)
+    finder = LRFinder(model, optimizer, task.loss_fn, device="cpu")
+    finder.range_test(loader, start_lr=LOW, end_lr=HIGH, num_iter=200)
+    ax = pyplot.figure().gca()
+    _, rate = finder.plot(ax=ax, suggest_lr=True)
+    pyplot.close("all")
+    return rate
+
+
+def _ignite(name: str, optimizer_name: str, seed: int) -> Any:
+    from ignite.engine import create_supervised_trainer
+    from ignite.handlers import FastaiLRFinder
+
+    task, model, optimizer, loader = fresh(name, optimizer_name, seed)
+    trainer = create_supervised_trainer(model, optimizer, task.loss_fn)
+    finder = FastaiLRFinder()
+    saved = {"model": model, "optimizer": optimizer}
+    with finder.attach(trainer, to_save=saved, num_iter=200, start_lr=LOW, end_lr=HIGH) as test:
+        test.run(loader)
+    return finder.lr_suggestion()
+
+
+def _fastai_curve(name: str, optimizer_name: str, seed: int) -> tuple[Any, Any]:
+    """The curve as fastai records it: 100 rates, an exponential mean, an end at four times the best."""
+    task, model, optimizer, loader = fresh(name, optimizer_name, seed)
+    rates, losses = [], []
+    mean, best = 0.0, math.inf
+    batches = iter(loader)
+    for at in range(100):
+        try:
+            x, y = next(batches)
+        except StopIteration:
+            batches = iter(loader)
+            x, y = next(batches)
+        rate = LOW * (HIGH / LOW) ** (at / 99)
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.zero_grad()
+        loss = task.loss_fn(model(x), y)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        mean = 0.98 * mean + 0.02 * loss.item()
+        smooth = mean / (1 - 0.98 ** (at + 1))
+        best = min(best, smooth)
+        rates.append(rate)
+        losses.append(smooth)
+        if smooth > 4 * best or not math.isfinite(smooth):
+            break
+    return np.array(rates[10:-5]), np.array(losses[10:-5])
+
+
+def _fastai_valley(name: str, optimizer_name: str, seed: int) -> Any:
+    rates, losses = _fastai_curve(name, optimizer_name, seed)
+    lengths, starts = [], []
+    for at, loss in enumerate(losses):
+        chosen = max((before for before in range(at) if losses[before] > loss), key=lengths.__getitem__, default=None)
+        lengths.append(1 if chosen is None else lengths[chosen] + 1)
+        starts.append(at if chosen is None else starts[chosen])
+    end = int(np.argmax(lengths))
+    third = (end - starts[end]) / 3
+    return rates[starts[end] + int(third) + int(third / 2)]
+
+
+def _fastai_steep(name: str, optimizer_name: str, seed: int) -> Any:
+    rates, losses = _fastai_curve(name, optimizer_name, seed)
+    return rates[int(np.argmin(np.diff(losses) / np.diff(np.log(rates))))]
+
+
+_RULES: dict[str, Callable[[str, str, int], Any]] = {
+    "torch-lr-finder": _torch_lr_finder,
+    "ignite": _ignite,
+    "fastai valley": _fastai_valley,
+    "fastai steep": _fastai_steep,
+}
