@@ -1,0 +1,225 @@
+"""The study: what is trained, the results in a file, and what they come to."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import mean
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+import clr
+from benchmarks.bounds import rules, training
+from benchmarks.bounds.tasks import TASKS
+
+SEEDS = (0, 1, 2, 3, 4)
+RATIOS = (10, 3, 100)  # of the upper to the lower bound, in the grid
+RESULTS = Path(__file__).with_name("results.jsonl")
+CLOSE = 1.0  # points from the best of the grid
+
+Key = tuple[Any, ...]
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Are the bounds good?")
+ResultsOption = Annotated[Path, typer.Option(help="The file with a line for each result.")]
+
+
+class Results:
+    """The results by their key, in a file that grows by a line for each."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lines: dict[Key, Any] = {}
+        text = path.read_text() if path.exists() else ""
+        whole, _, rest = text.rpartition("\n")
+        for line in whole.splitlines():
+            *key, value = json.loads(line)
+            self._lines[tuple(key)] = value
+        if rest:  # a line that was cut off
+            path.write_text(whole + "\n" if whole else "")
+
+    def add(self, key: Key, value: Any) -> None:
+        """Adds a result, and keeps it."""
+        self._lines[key] = value
+        with self._path.open("a") as file:
+            file.write(json.dumps([*key, value]) + "\n")
+
+    def get(self, key: Key) -> Any:
+        """The result of a key, or None."""
+        return self._lines.get(key)
+
+
+def cells() -> list[tuple[str, str]]:
+    """The tasks, each with both optimizers."""
+    return [(task, optimizer) for task in TASKS for optimizer in training.OPTIMIZERS]
+
+
+def grid(optimizer: str, ratio: float) -> Iterator[tuple[float, float]]:
+    """Bounds on a grid of half decades."""
+    first = 1e-3 if optimizer == "sgd" else 1e-4
+    for half in range(8):
+        max_lr = first * 10 ** (half / 2)
+        yield max_lr / ratio, max_lr
+
+
+def planned() -> Iterator[Key]:
+    """The keys of what needs no other result, the most telling first."""
+    for kind in (rules.OURS, *rules.PEERS):
+        for seed in SEEDS:
+            for task, optimizer in cells():
+                yield ("test", kind, task, optimizer, seed)
+    for seed in SEEDS:
+        for ratio in RATIOS:
+            for task, optimizer in cells():
+                for base_lr, max_lr in grid(optimizer, ratio):
+                    yield ("training", task, optimizer, seed, base_lr, max_lr)
+
+
+def bounds(results: Results, kind: str, task: str, optimizer: str, seed: int) -> tuple[float, float] | str:
+    """What a rule has found, or why it has not."""
+    found = results.get(("test", kind, task, optimizer, seed))
+    if isinstance(found, str):
+        return found
+    if kind != rules.OURS:
+        return found / 10, found
+    try:
+        base_lr, max_lr = clr.RangeTest.from_dict(found).bounds()
+    except clr.NoBoundsError as refusal:
+        return str(refusal)
+    return base_lr, max_lr
+
+
+def followed(results: Results) -> Iterator[Key]:
+    """The keys of the trainings under the bounds that were found."""
+    for kind in (rules.OURS, *rules.PEERS):
+        for seed in SEEDS:
+            for task, optimizer in cells():
+                found = bounds(results, kind, task, optimizer, seed)
+                if not isinstance(found, str):
+                    yield ("training", task, optimizer, seed, *found)
+
+
+def work(key: Key) -> Any:
+    """The result of a key."""
+    torch.set_num_threads(1)
+    if key[0] == "training":
+        return training.train(*key[1:])
+    _, kind, *rest = key
+    if kind == rules.OURS:
+        return json.loads(rules.range_test(*rest))
+    try:
+        return rules.suggestion(kind, *rest)
+    except Exception as error:  # whatever a peer may raise is its answer
+        return f"{type(error).__name__}: {error}"
+
+
+@app.command()
+def run(results: ResultsOption = RESULTS) -> None:
+    """Train what has not been trained yet. Ctrl-C ends it, and the next run goes on."""
+    kept = Results(results)
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool, Progress() as progress:
+        try:
+            for name, keys in (("grid", planned()), ("bounds", followed(kept))):
+                _complete(kept, dict.fromkeys(key for key in keys if kept.get(key) is None), name, pool, progress)
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)
+
+
+def _complete(kept: Results, keys: Iterable[Key], name: str, pool: ProcessPoolExecutor, progress: Progress) -> None:
+    futures = {pool.submit(work, key): key for key in keys}
+    bar = progress.add_task(name, total=len(futures))
+    for future in as_completed(futures):
+        kept.add(futures[future], future.result())
+        progress.update(bar, advance=1)
+
+
+def summary(results: Results) -> list[dict[str, Any]]:
+    """A row for each task and optimizer: the best of the grid, and what each rule came to."""
+    rows = []
+    for task, optimizer in cells():
+        candidates: dict[tuple[float, float], float] = {}
+        for ratio in RATIOS:
+            for pair in grid(optimizer, ratio):
+                outcomes = [results.get(("training", task, optimizer, seed, *pair)) for seed in SEEDS]
+                known = [outcome for outcome in outcomes if outcome is not None]
+                if known and not any(diverged or metric is None for metric, diverged in known):
+                    candidates[pair] = mean(metric for metric, _ in known)
+        row: dict[str, Any] = {"task": task, "optimizer": optimizer, "tuning": TASKS[task].tuning, "rules": {}}
+        if candidates:
+            row["best"] = max(candidates, key=candidates.__getitem__)
+            row["metric"] = candidates[row["best"]]
+        for kind in (rules.OURS, *rules.PEERS):
+            row["rules"][kind] = _outcome(results, kind, task, optimizer)
+        rows.append(row)
+    return rows
+
+
+def _outcome(results: Results, kind: str, task: str, optimizer: str) -> dict[str, Any]:
+    metrics, failed, diverged, pairs = [], [], 0, []
+    for seed in SEEDS:
+        if results.get(("test", kind, task, optimizer, seed)) is None:
+            continue
+        found = bounds(results, kind, task, optimizer, seed)
+        if isinstance(found, str):
+            failed.append(found)
+            continue
+        pairs.append(found)
+        outcome = results.get(("training", task, optimizer, seed, *found))
+        if outcome is not None:
+            metric, burst = outcome
+            diverged += burst
+            metrics.append(0.0 if metric is None else metric)
+    return {"metric": mean(metrics) if metrics else None, "failed": failed, "diverged": diverged, "bounds": pairs}
+
+
+@app.command()
+def report(
+    results: ResultsOption = RESULTS, markdown: Annotated[bool, typer.Option(help="Tables for a page.")] = False
+) -> None:
+    """Print how far each rule stays behind the best of the grid."""
+    rows = summary(Results(results))
+    kinds = (rules.OURS, *rules.PEERS)
+    table = [["task", "optimizer", "", "grid's best", "of", *kinds]]
+    for row in rows:
+        best = row.get("metric")
+        pair = "-" if best is None else "{:.1e} to {:.1e}".format(*row["best"])
+        cell = [row["task"], row["optimizer"], "tuning" if row["tuning"] else "held out"]
+        table.append([*cell, "-" if best is None else f"{best:.1f}", pair, *(_said(row, kind) for kind in kinds)])
+    for half in ("tuning", "held out", "all"):
+        own = [row for row in rows if half == "all" or row["tuning"] == (half == "tuning")]
+        table.append([f"within {CLOSE:g} point", "", half, "", "", *(_close(own, kind) for kind in kinds)])
+        table.append(["diverged or failed", "", half, "", "", *(_lost(own, kind) for kind in kinds)])
+    if markdown:
+        table.insert(1, ["---"] * len(table[0]))
+        print("\n".join(f"| {' | '.join(line)} |" for line in table))
+        return
+    shown = Table(*table[0], title="Final metric under each rule's bounds, less that of the best pair of the grid")
+    for line in table[1:]:
+        shown.add_row(*line)
+    Console(width=180).print(shown)
+
+
+def _said(row: dict[str, Any], kind: str) -> str:
+    outcome = row["rules"][kind]
+    lost = len(outcome["failed"]) + outcome["diverged"]
+    if outcome["metric"] is None or "metric" not in row:
+        return "failed" if outcome["failed"] else "-"
+    return f"{outcome['metric'] - row['metric']:+.1f}" + (f" ({lost} lost)" if lost else "")
+
+
+def _close(rows: list[dict[str, Any]], kind: str) -> str:
+    near = 0
+    for row in rows:
+        outcome = row["rules"][kind]
+        whole = not outcome["failed"] and not outcome["diverged"] and outcome["metric"] is not None
+        near += whole and "metric" in row and outcome["metric"] >= row["metric"] - CLOSE
+    return f"{near} of {len(rows)}"
+
+
+def _lost(rows: list[dict[str, Any]], kind: str) -> str:
+    return str(sum(len(row["rules"][kind]["failed"]) + row["rules"][kind]["diverged"] for row in rows))
