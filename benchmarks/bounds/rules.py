@@ -79,7 +79,7 @@ def _fastai_curve(name: str, optimizer_name: str, seed: int) -> tuple[Any, Any]:
         except StopIteration:
             batches = iter(loader)
             x, y = next(batches)
-        rate = LOW * (HIGH / LOW) ** (at / 99)
+        rate = LOW * (HIGH / LOW) ** (at / 100)
         optimizer.param_groups[0]["lr"] = rate
         optimizer.zero_grad()
         loss = task.loss_fn(model(x), y)
@@ -97,14 +97,12 @@ def _fastai_curve(name: str, optimizer_name: str, seed: int) -> tuple[Any, Any]:
 
 def _fastai_valley(name: str, optimizer_name: str, seed: int) -> Any:
     rates, losses = _fastai_curve(name, optimizer_name, seed)
-    lengths, starts = [], []
+    lengths: list[int] = []  # of the longest falling subsequence that ends at each point
     for at, loss in enumerate(losses):
-        chosen = max((before for before in range(at) if losses[before] > loss), key=lengths.__getitem__, default=None)
-        lengths.append(1 if chosen is None else lengths[chosen] + 1)
-        starts.append(at if chosen is None else starts[chosen])
+        lengths.append(1 + max((lengths[before] for before in range(at) if losses[before] > loss), default=0))
     end = int(np.argmax(lengths))
-    third = (end - starts[end]) / 3
-    return rates[starts[end] + int(third) + int(third / 2)]
+    third = lengths[end] / 3
+    return rates[end - lengths[end] + int(third) + int(third / 2)]
 
 
 def _fastai_steep(name: str, optimizer_name: str, seed: int) -> Any:

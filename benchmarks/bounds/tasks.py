@@ -31,29 +31,36 @@ class Task:
     batch_size: int = 32
 
 
-def _split(x: Any, y: Any, seed: int, stratified: bool = True) -> Data:
-    """Two fifths are held out, other ones for each seed."""
-    x, x_test, y, y_test = train_test_split(x, y, test_size=0.4, random_state=seed, stratify=y if stratified else None)
+def _split(x: Any, y: Any, seed: int, stratified: bool = True) -> list[Any]:
+    """Two fifths are held out, other ones for each seed: the inputs of both parts, then their targets."""
+    parts = train_test_split(x, y, test_size=0.4, random_state=seed, stratify=y if stratified else None)
+    return list(parts)
+
+
+def _tensors(x: Any, x_test: Any, y: Any, y_test: Any) -> Data:
     return torch.tensor(x), torch.tensor(y), torch.tensor(x_test), torch.tensor(y_test)
 
 
 def _digits(seed: int) -> Data:
     data = load_digits()
-    return _split((data.images[:, None] / 16).astype(np.float32), data.target, seed)
+    return _tensors(*_split((data.images[:, None] / 16).astype(np.float32), data.target, seed))
 
 
 def _breast_cancer(seed: int) -> Data:
     data = load_breast_cancer()
-    return _split(_standardized(data.data), data.target, seed)
+    x, x_test, y, y_test = _split(data.data, data.target, seed)
+    return _tensors(*_standardized(x, x_test), y, y_test)
 
 
 def _diabetes(seed: int) -> Data:
     data = load_diabetes()
-    return _split(_standardized(data.data), _standardized(data.target[:, None]), seed, stratified=False)
+    x, x_test, y, y_test = _split(data.data, data.target[:, None], seed, stratified=False)
+    return _tensors(*_standardized(x, x_test), *_standardized(y, y_test))
 
 
-def _standardized(values: Any) -> Any:
-    return ((values - values.mean(axis=0)) / values.std(axis=0)).astype(np.float32)
+def _standardized(train: Any, test: Any) -> Any:
+    """Both parts, by the mean and the spread of the one to train on."""
+    return [((part - train.mean(axis=0)) / train.std(axis=0)).astype(np.float32) for part in (train, test)]
 
 
 @cache

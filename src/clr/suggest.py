@@ -161,9 +161,10 @@ class Curve:
                 f"The test has {len(values)} finite losses, and at least {FEWEST} are needed.",
                 "Make `num_steps` larger" + (", or `min_lr` smaller." if self.ended else "."),
             )
-        tiny = 1e-9 * max(map(abs, values))
-        # At the ends, the smoothed curve has but half as many losses to rely on, and a slope to find.
-        inside = self.reach <= self.lowest < len(values) - self.reach
+        tiny = 1e-9 * max(map(abs, smoothed))  # which ends before it explodes
+        # At the ends, the smoothed curve has but half as many losses to rely on, and a slope to find. (At the end of a
+        # test that has diverged, a low is no chance.)
+        inside = self.reach <= self.lowest and (self.ended or self.lowest < len(values) - self.reach)
         chance = max(CLEAR * self.error * (1 if inside else 2), tiny)
         if self.fall <= chance:
             if self.ended or smoothed[-1] - self.start > 2 * CLEAR * self.error + tiny:
