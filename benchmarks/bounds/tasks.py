@@ -49,13 +49,16 @@ def _digits(seed: int) -> Data:
 def _breast_cancer(seed: int) -> Data:
     data = load_breast_cancer()
     x, x_test, y, y_test = _split(data.data, data.target, seed)
-    return _tensors(*_standardized(x, x_test), y, y_test)
+    x, x_test = _standardized(x, x_test)
+    return _tensors(x, x_test, y, y_test)
 
 
 def _diabetes(seed: int) -> Data:
     data = load_diabetes()
     x, x_test, y, y_test = _split(data.data, data.target[:, None], seed, stratified=False)
-    return _tensors(*_standardized(x, x_test), *_standardized(y, y_test))
+    x, x_test = _standardized(x, x_test)
+    y, y_test = _standardized(y, y_test)
+    return _tensors(x, x_test, y, y_test)
 
 
 def _standardized(train: Any, test: Any) -> Any:
