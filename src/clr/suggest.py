@@ -13,7 +13,7 @@ from statistics import median
 
 FEWEST = 20  # points, below which a curve says nothing
 LATE = 0.1  # of the fall: so deep, the loss is said to have begun to fall
-DEEP = 0.9  # of the fall: so deep, it is said to have stopped
+MARGIN = 2.0  # from the rate of the lowest loss: cycles come back to their upper bound, and the test does not
 RISE = 0.3  # of the fall: so far above its lowest, the loss is said to diverge
 CLEAR = 6.0  # standard errors of the smoothed loss: a fall below that may be chance
 NOISE = 0.15  # of the fall: so large a noise halves the confidence
@@ -203,12 +203,11 @@ class Curve:
     def bounds(self) -> Bounds:
         """The bounds, or a NoBoundsError."""
         self.check()
-        first, last = self.below(LATE), self.below(DEEP)
-        if last <= first:
+        base_lr, max_lr = self.rates[self.below(LATE)], self.rates[self.lowest] / MARGIN
+        if max_lr <= base_lr:
             raise NoBoundsError(
-                "narrow", "The loss falls within a single step of the rate.", "Take more steps, or a smaller range."
+                "narrow", "The loss falls from its start to its lowest at almost the same rate.", "Take more steps."
             )
-        base_lr, max_lr = self.rates[first], self.rates[last]
         agreed = [name for name in RULES if base_lr <= self._rate(name) <= max_lr]
         calm = 1 / (1 + self.noise / self.fall / NOISE)
         confidence = calm * (3 + len(agreed) / len(RULES)) / 4
@@ -216,7 +215,7 @@ class Curve:
             base_lr,
             max_lr,
             confidence,
-            f"The loss starts to fall at {base_lr:.3g} and has all but stopped at {max_lr:.3g}. "
+            f"The loss starts to fall at {base_lr:.3g} and is lowest at {max_lr * MARGIN:.3g}, twice {max_lr:.3g}. "
             f"Its noise is {self.noise / self.fall:.1%} of the fall; "
             + (f"{', '.join(agreed)} agree." if agreed else "none of the single-rate rules agrees."),
         )
