@@ -4,7 +4,7 @@ import contextlib
 import io
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -24,14 +24,18 @@ def range_test(name: str, optimizer_name: str, seed: int) -> str:
     return clr.torch.range_test(model, optimizer, task.loss_fn, loader).to_json()
 
 
+@contextlib.contextmanager
+def silent() -> Iterator[None]:
+    """Keeps what others print to themselves."""
+    nowhere = io.StringIO()
+    with warnings.catch_warnings(), contextlib.redirect_stderr(nowhere), contextlib.redirect_stdout(nowhere):
+        warnings.simplefilter("ignore")
+        yield
+
+
 def suggestion(rule: str, name: str, optimizer_name: str, seed: int) -> float:
     """The one rate that a rule suggests after its own test. Raises whatever it raises."""
-    with (
-        warnings.catch_warnings(),
-        contextlib.redirect_stderr(io.StringIO()),
-        contextlib.redirect_stdout(io.StringIO()),
-    ):
-        warnings.simplefilter("ignore")
+    with silent():
         rate = _RULES[rule](name, optimizer_name, seed)
     if rate is None or not math.isfinite(rate):
         raise ValueError(f"it gives {rate}")

@@ -204,15 +204,14 @@ def report(
     Console(width=180).print(shown)
 
 
-@app.command()
-def cost() -> None:
+@app.command("cost")
+def print_cost() -> None:
     """Print what our test costs against a plain loop and against torch-lr-finder."""
-    from benchmarks.bounds.cost import TASKS as measured
-    from benchmarks.bounds.cost import ratios
+    from benchmarks.bounds import cost
 
     torch.set_num_threads(1)
-    for name in measured:
-        plain, other = ratios(name)
+    for name in cost.TASKS:
+        plain, other = cost.ratios(name)
         print(f"{name}: {plain:.3f} of a plain loop, {other:.3f} of torch-lr-finder")
 
 

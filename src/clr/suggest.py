@@ -5,6 +5,7 @@ them changes what is found.
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -246,23 +247,16 @@ def minimum(curve: Curve) -> float:
 
 
 def valley(curve: Curve) -> float:
-    """Half way down the longest fall: the longest falling subsequence of the losses, halfway into its middle third."""
-    # The longest falling subsequence that ends at each point, by its length and where it starts.
-    tails: list[int] = []  # of the lengths 1, 2, ...: the point with the highest loss that ends one of that length
-    before: list[int | None] = []
-    smoothed = curve.smoothed
-    for at, value in enumerate(smoothed):
-        low, high = 0, len(tails)
-        while low < high:
-            middle = (low + high) // 2
-            low, high = (middle + 1, high) if smoothed[tails[middle]] > value else (low, middle)
-        before.append(tails[low - 1] if low else None)
-        tails[low : low + 1] = [at]
-    end = at = tails[-1]
-    while (earlier := before[at]) is not None:
-        at = earlier
-    third = int((end - at) / 3)
-    return curve.rates[at + third + third // 2]
+    """Half way down the longest fall: as many points before its end as the longest falling subsequence has."""
+    tails: list[float] = []  # of the lengths 1, 2, ...: the negated loss that ends a subsequence of that length
+    end = 0
+    for at, value in enumerate(curve.smoothed):
+        length = bisect_left(tails, -value)
+        if length == len(tails):
+            end = at
+        tails[length : length + 1] = [-value]
+    third = int(len(tails) / 3)
+    return curve.rates[end - len(tails) + third + third // 2]
 
 
 def slide(curve: Curve) -> float:
