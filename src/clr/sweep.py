@@ -417,13 +417,14 @@ class _StopRule:
         insort(self._noise, abs(loss - level))
         if len(self._first) < _WARM:
             self._first.append(loss)
+            self._start = median(self._first)
+            self._spread = median(abs(first - self._start) for first in self._first)
+            self._rounding = 1e-6 * max(map(abs, self._first))
             return None
         self._best = min(self._best, level)
-        start = median(self._first)
-        spread = median(abs(first - start) for first in self._first)
-        noise = 1.4826 * max(self._noise[len(self._noise) // 2], spread)
-        rounding = 1e-6 * max(map(abs, self._first))
-        return "diverged" if level - start > self._diverge_at * max(start - self._best, 5 * noise, rounding) else None
+        noise = 1.4826 * max(self._noise[len(self._noise) // 2], self._spread)
+        fall = max(self._start - self._best, 5 * noise, self._rounding)
+        return "diverged" if level - self._start > self._diverge_at * fall else None
 
 
 def _checked_range(min_lr: Any, max_lr: Any, num_steps: Any, growth: Any) -> tuple[float, ...]:

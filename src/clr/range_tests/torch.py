@@ -122,11 +122,13 @@ def range_test(
         optimizer.zero_grad()
         losses = []
         for batch in taken:
-            loss = loss_of(batch) / accumulate
+            loss = loss_of(batch)
+            if accumulate > 1:
+                loss = loss / accumulate
             (loss if scaler is None else scaler.scale(loss)).backward()
             losses.append(loss.detach())
         taken.clear()
-        return float(sum(losses))
+        return float(losses[0] if accumulate == 1 else sum(losses))
 
     def update() -> None:
         if scaler is None:
