@@ -1,3 +1,3 @@
 """What the tests share."""
 
-collect_ignore = ["ddp_run.py", "keras_run.py"]  # a program, which test_keras.py runs in processes of their own
+collect_ignore = ["ddp_run.py", "keras_run.py"]  # programs, which tests run in processes of their own

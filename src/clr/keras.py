@@ -1,4 +1,4 @@
-"""Keras 3, on any backend: a schedule for the rate, and callbacks that cycle the momentum and log both.
+"""Keras 3, on any backend: a schedule for the rate, callbacks that cycle the momentum and log both, the LR range test.
 
 Glue only: the rate and the momentum are computed by the schedules from the optimizer's own ``iterations``, inside of
 the compiled step.
@@ -17,6 +17,10 @@ try:
     import keras
 except ImportError as error:
     raise ImportError("clr.keras needs Keras: pip install 'cyclic-learning-rate[keras]'") from error
+
+from clr.range_tests.keras import range_test
+
+__all__ = ["CycleMomentum", "LearningRateSchedule", "LogLearningRate", "range_test"]
 
 Logs = dict[str, Any] | None
 

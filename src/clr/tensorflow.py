@@ -1,4 +1,4 @@
-"""The original TensorFlow function: a callable in eager mode, a tensor in a graph.
+"""The original TensorFlow function, a callable in eager mode and a tensor in a graph; and the LR range test.
 
 Glue only: it reads the arguments, hands them to `clr.schedule` and names the result. TensorFlow is imported when the
 function is called.
@@ -11,10 +11,13 @@ from typing import Any
 
 from clr import checks, namespaces
 from clr.namespaces import unconverted
+from clr.range_tests.tensorflow import range_test
 from clr.scaling import MODES
 from clr.schedule import GAMMA, POLICIES, Cyclic
 from clr.shapes import SHAPES
 from clr.wave import Wave, evaluate, length, wave
+
+__all__ = ["cyclic_learning_rate", "range_test"]
 
 
 @unconverted

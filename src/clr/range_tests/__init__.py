@@ -7,7 +7,7 @@ import random
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 
@@ -39,6 +39,26 @@ class Interrupts:
 def uninterrupted() -> Interrupts:
     """Lets a Ctrl-C wait until the block is done, so that what is put back is put back whole."""
     return Interrupts()
+
+
+class Batches:
+    """The batches of a loader, one after the other, as often as it takes."""
+
+    def __init__(self, loader: Iterable[Any]) -> None:
+        self._loader = loader
+        self._iterator: Iterator[Any] | None = None
+
+    def restart(self) -> None:
+        """Lets the next batch be the first again."""
+        self._iterator = None
+
+    def next(self) -> Any:
+        """The next batch; StopIteration if the loader, asked anew, has none."""
+        if self._iterator is not None:
+            for batch in self._iterator:
+                return batch
+        self._iterator = iter(self._loader)
+        return next(self._iterator)
 
 
 def random_state() -> Callable[[], None]:

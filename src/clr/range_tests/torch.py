@@ -12,7 +12,7 @@ import torch
 from torch import distributed, nn
 
 from clr import checks, sweep
-from clr.range_tests import Interrupts, random_state, seed_random, uninterrupted
+from clr.range_tests import Batches, Interrupts, random_state, seed_random, uninterrupted
 from clr.sweep import EndOfSweep, Options, RangeTest
 
 
@@ -104,7 +104,7 @@ def range_test(
     modules = [model, *(way for way in ways.values() if isinstance(way, nn.Module))]
     processes = _Processes(model)
     bare: Any = model.module if processes.many else model
-    batches = _Batches(loader)
+    batches = None if loader is None else Batches(loader)
     if device is None:
         device = next((part.device for part in chain(*_parts([model]))), torch.device("cpu"))
     context = nullcontext() if autocast is None else torch.autocast(torch.device(device).type, autocast)
@@ -140,7 +140,8 @@ def range_test(
     taken: list[Any] = []
 
     def take() -> None:
-        taken[:] = [batches.next() for _ in range(accumulate if train_step is None else 1)]
+        count = accumulate if train_step is None else 1
+        taken[:] = [None if batches is None else batches.next() for _ in range(count)]
 
     def step(rate: float) -> float | None:
         processes.together(take)
@@ -157,10 +158,11 @@ def range_test(
     def reset(repeat: int) -> None:
         if repeat:
             snapshot.restore()
-            _seed(repeat, loader)
+            seed(repeat, loader)
             if not model.training:
                 model.train()
-        batches.restart()
+        if batches is not None:
+            batches.restart()
 
     if (evaluate := options.get("evaluate")) is not None:
         checks.function("evaluate", evaluate)
@@ -211,26 +213,6 @@ class _Rates:
                 group["lr"] = rate * ratio
 
 
-class _Batches:
-    """The batches of a loader, one after the other, as often as it takes."""
-
-    def __init__(self, loader: Iterable[Any] | None) -> None:
-        self._loader = loader
-        self._iterator: Iterator[Any] | None = None
-
-    def restart(self) -> None:
-        self._iterator = None
-
-    def next(self) -> Any:
-        if self._loader is None:
-            return None
-        if self._iterator is not None:
-            for batch in self._iterator:
-                return batch
-        self._iterator = iter(self._loader)
-        return next(self._iterator)  # a loader without a batch ends the test
-
-
 class _Snapshot:
     """All that a range test changes, as it was."""
 
@@ -243,38 +225,28 @@ class _Snapshot:
         also: Sequence[Any],
         device: torch.device | str | None,
     ) -> None:
-        parts = [part for module in modules for part in module.modules()]
-        self._modes = [(part, part.training) for part in parts]
-        # By name, for a module may put another tensor in the place of its buffer.
-        self._buffers = [(part, dict(part._buffers)) for part in parts]
         in_groups = chain.from_iterable(group["params"] for group in optimizer.param_groups)
         in_modules = chain.from_iterable(module.parameters() for module in modules)
         self.parameters = list({id(part): part for part in chain(in_modules, in_groups)}.values())
-        # The tensors themselves are out of the test's reach, so they need no copy.
-        self._gradients = [part.grad for part in self.parameters]
-        buffers = {id(part): part for module in modules for part in module.buffers()}
-        self._tensors = _Copy([*self.parameters, *buffers.values()], device)
+        self._modules = Modules(modules, self.parameters, device)
+        self._weights = Copy(self.parameters, device)
         self._optimizer = optimizer
-        self._state = _Copy(dict(optimizer.state), device)
+        self._state = Copy(dict(optimizer.state), device)
         self._groups = [
-            (group, group["params"], _Copy({key: group[key] for key in group if key != "params"}, device))
+            (group, group["params"], Copy({key: group[key] for key in group if key != "params"}, device))
             for group in optimizer.param_groups
         ]
         self._scaler = scaler
-        self._scaling = None if scaler is None else _Copy(vars(scaler), device)
+        self._scaling = None if scaler is None else Copy(vars(scaler), device)
         self._also = [(thing, copy.deepcopy(thing.state_dict())) for thing in also]
-        self._random = [random_state(), *_generators(loader)]
+        self._random = [random_state(), *generators(loader)]
         self._loader = loader
         self._persistent = getattr(loader, "_iterator", None)
 
     @torch.no_grad()
     def restore(self) -> None:
-        for part, training in self._modes:
-            part.training = training
-        for part, buffers in self._buffers:
-            part._buffers.clear()
-            part._buffers.update(buffers)
-        self._tensors.restored()
+        self._modules.restore()
+        self._weights.restored()
         self._optimizer.state.clear()
         self._optimizer.state.update(self._state.restored())
         for group, parameters, rest in self._groups:
@@ -291,11 +263,41 @@ class _Snapshot:
             self._loader._iterator = None  # workers that persist would remember the test
 
     def restore_gradients(self) -> None:
-        for parameter, gradient in zip(self.parameters, self._gradients, strict=True):
+        self._modules.restore_gradients()
+
+
+class Modules:
+    """What modules have beside their parameters, as it was: modes, buffers and gradients."""
+
+    def __init__(
+        self, modules: list[nn.Module], parameters: list[torch.Tensor], device: torch.device | str | None = None
+    ) -> None:
+        parts = [part for module in modules for part in module.modules()]
+        self._modes = [(part, part.training) for part in parts]
+        # By name, for a module may put another tensor in the place of its buffer.
+        self._buffers = [(part, dict(part._buffers)) for part in parts]
+        self._contents = Copy(
+            list({id(part): part for module in modules for part in module.buffers()}.values()), device
+        )
+        # The tensors themselves are out of the test's reach, so they need no copy.
+        self._gradients = [(part, part.grad) for part in parameters]
+
+    def restore(self) -> None:
+        """Puts back modes and buffers."""
+        for part, training in self._modes:
+            part.training = training
+        for part, buffers in self._buffers:
+            part._buffers.clear()
+            part._buffers.update(buffers)
+        self._contents.restored()
+
+    def restore_gradients(self) -> None:
+        """Puts back the gradients, which are not to be there while it trains."""
+        for parameter, gradient in self._gradients:
             parameter.grad = gradient
 
 
-class _Copy:
+class Copy:
     """Copies of the tensors in a value, next to the tensors, which keep their identity when they are restored."""
 
     def __init__(self, value: Any, device: torch.device | str | None) -> None:
@@ -493,7 +495,7 @@ def _own_generators(loader: Any) -> list[torch.Generator]:
     return list({id(one): one for one in found if isinstance(one, torch.Generator)}.values())
 
 
-def _generators(loader: Any) -> list[Callable[[], object]]:
+def generators(loader: Any) -> list[Callable[[], object]]:
     """Functions that put PyTorch's random state, and that of a loader, back to what it is now."""
     pairs: list[tuple[Callable[[], Any], Callable[[Any], Any]]] = [(torch.get_rng_state, torch.set_rng_state)]
     if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
@@ -504,9 +506,9 @@ def _generators(loader: Any) -> list[Callable[[], object]]:
     return [partial(put, get()) for get, put in pairs]
 
 
-def _seed(seed: int, loader: Any) -> None:
+def seed(number: int, loader: Any) -> None:
     """Seeds all that a test draws from."""
-    seed_random(seed)
-    torch.manual_seed(seed)
+    seed_random(number)
+    torch.manual_seed(number)
     for own in _own_generators(loader):
-        own.manual_seed(seed)
+        own.manual_seed(number)

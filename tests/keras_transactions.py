@@ -1,0 +1,547 @@
+"""The range test in Keras on one backend: what it measures, and that it leaves no trace.
+
+Keras chooses its backend once per process: test_range_test_keras.py runs these tests once for each of them.
+"""
+
+import os
+import random
+import sys
+import tempfile
+import tracemalloc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+BACKEND = os.environ["KERAS_BACKEND"]
+if BACKEND == "tensorflow":  # two CPUs, which must be made before Keras is imported
+    import tensorflow as tf
+
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+    )
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import clr
+
+STEPS = 6
+RANGE: dict[str, Any] = {"min_lr": 1e-4, "max_lr": 1e-2, "num_steps": STEPS}
+RANDOM = np.random.default_rng(1)
+X = RANDOM.normal(size=(40, 6)).astype(np.float32)
+Y = X[:, :3].argmax(axis=1).astype(np.int32)
+SCHEDULE = clr.triangular(0.01, 0.1, 3)
+OPTIMIZERS: dict[str, Callable[[], Any]] = {
+    "momentum": lambda: keras.optimizers.SGD(0.05, momentum=0.9),
+    "adamw": lambda: keras.optimizers.AdamW(0.01, amsgrad=True),
+    "schedule": lambda: keras.optimizers.SGD(clr.keras.LearningRateSchedule(SCHEDULE), momentum=0.9),
+    "callable": lambda: keras.optimizers.RMSprop(lambda: 0.01),
+    "accumulation": lambda: keras.optimizers.SGD(
+        clr.keras.LearningRateSchedule(SCHEDULE, 2), gradient_accumulation_steps=2
+    ),
+    "average": lambda: keras.optimizers.SGD(0.05, use_ema=True, ema_overwrite_frequency=2),
+    "scaled": lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.05), dynamic_growth_steps=2),
+}
+# Keras has not heard of the copies of NumPy 2.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")
+each_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
+
+
+class Noise(layers.Layer):  # type: ignore[misc]
+    """Draws from Keras' global seeds, as a layer does that has none of its own."""
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        if not training or BACKEND == "jax":  # where only a layer's own seeds can be drawn from
+            return x
+        return x + 0.1 * keras.random.normal(keras.ops.shape(x))
+
+
+def start(name: str = "momentum", built: bool = True, trained: int = 0, noise: bool = True, **options: Any) -> Any:
+    """A compiled model, with all that a test may change."""
+    keras.utils.set_random_seed(0)
+    parts = [
+        layers.Dense(8, kernel_regularizer="l2"),
+        layers.BatchNormalization(),
+        layers.Activation("relu"),
+        layers.Dropout(0.3),
+        *([Noise()] if noise else []),
+        layers.Dense(3),
+    ]
+    model = keras.Sequential([keras.Input((6,)), *parts] if built else parts)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(OPTIMIZERS[name](), loss, metrics=["accuracy"], **options)
+    if trained:
+        fit(model, trained)
+    return model
+
+
+def fit(model: Any, epochs: int) -> Any:
+    return model.fit(X, Y, batch_size=8, epochs=epochs, verbose=0).history
+
+
+def content(value: Any) -> Any:
+    """A value of which two are equal where they are equal bit for bit."""
+    strategy = getattr(value.value, "distribute_strategy", None)
+    parts = [value.value] if strategy is None else strategy.experimental_local_results(value.value)
+    arrays = [part.numpy() if BACKEND == "tensorflow" else keras.ops.convert_to_numpy(part) for part in parts]
+    return [(str(array.dtype), array.shape, array.tobytes()) for array in arrays]
+
+
+def number(variable: Any) -> float:
+    """The value of a variable."""
+    return float(np.frombuffer(content(variable)[0][2], content(variable)[0][0])[0])
+
+
+def trace(model: Any) -> dict[str, Any]:
+    """All that a range test could have left a trace in."""
+    optimizer = model.optimizer
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    found = [*model.variables, *optimizer.variables, *model.metrics_variables]
+    result = {
+        "variables": [content(variable) for variable in found],
+        "identities": [*map(id, found)],
+        "rate": id(inner._learning_rate),
+        "iterations": number(inner._iterations),
+        "functions": [model.train_function, model.test_function, model.predict_function],
+        "stop": getattr(model, "stop_training", None),
+        "random": (random.getstate(), repr(np.random.get_state())),  # noqa: NPY002
+        "draws": content(keras.random.SeedGenerator(0).state),
+    }
+    if "torch" in sys.modules:
+        result["torch"] = sys.modules["torch"].get_rng_state().numpy().tobytes()
+    if BACKEND == "torch":
+        result["gradients"] = [id(part.grad) for part in model.parameters()]
+        result["modes"] = [part.training for part in model.modules()]
+    return result
+
+
+@pytest.mark.parametrize("trained", [0, 1], ids=["fresh", "trained"])
+@each_optimizer
+def test_all_is_as_before(name: str, trained: int) -> None:
+    model = start(name, trained=trained)
+    model.optimizer.build(model.trainable_variables)
+    model._symbolic_build(data_batch=(X, Y))
+    before = trace(model)
+    test = clr.keras.range_test(model, X, Y, batch_size=8, **RANGE)
+    assert trace(model) == before
+    assert len(test.losses) == STEPS - (0 if name != "scaled" else test.sweeps[0].losses.count(None))
+
+
+@pytest.mark.parametrize("form", ["fresh", "trained", "unbuilt"])
+@each_optimizer
+def test_training_goes_on_as_if_there_had_been_no_test(name: str, form: str) -> None:
+    def model() -> Any:
+        return start(name, built=form != "unbuilt", trained=form == "trained")
+
+    without = fit(model(), 2)
+    tested = model()
+    clr.keras.range_test(tested, X, Y, batch_size=8, repeats=2, **RANGE)
+    assert fit(tested, 2) == without
+
+
+class Failing:
+    """Raises at the n-th call, from a place that was chosen."""
+
+    def __init__(self, error: type[BaseException], place: str) -> None:
+        self.error, self.place = error, place
+        self.at = self.calls = 0
+
+    def __call__(self, place: str) -> None:
+        if place == self.place:
+            self.calls += 1
+            if self.calls == self.at:
+                raise self.error("on purpose")
+
+
+@pytest.mark.parametrize("error", [RuntimeError, MemoryError, SystemExit, KeyboardInterrupt])
+@pytest.mark.parametrize("place", ["batch", "before", "after", "forward", "update", "evaluate"])
+@pytest.mark.parametrize("name", ["adamw", "schedule"])
+def test_all_is_as_before_after_an_error_at_any_step(error: type[BaseException], place: str, name: str) -> None:
+    fail = Failing(error, place)
+    eager = place in ("forward", "update")  # where compiled code would raise while it is traced
+    model = start(name, trained=1, run_eagerly=eager)
+    if eager:
+        dense, optimizer = model.layers[0], model.optimizer
+        call, apply = dense.call, optimizer.apply
+
+        def forward(x: Any, **options: Any) -> Any:
+            fail("forward")
+            return call(x, **options)
+
+        def update(*arguments: Any) -> None:
+            apply(*arguments)
+            fail("update")
+
+        vars(dense)["call"], vars(optimizer)["apply"] = forward, update
+    else:
+        make = model.make_train_function
+
+        def made(force: bool = False) -> None:
+            if model.train_function is None:
+                make()
+                compiled: Any = model.train_function
+
+                def function(*arguments: Any) -> Any:
+                    fail("before")
+                    result = compiled(*arguments)
+                    fail("after")
+                    return result
+
+                vars(model)["train_function"] = function
+
+        vars(model)["make_train_function"] = made
+        model.train_function = None
+
+    def batches() -> Iterator[Any]:
+        for at in range(0, 40, 8):
+            fail("batch")
+            yield X[at : at + 8], Y[at : at + 8]
+
+    class Batches:
+        def __iter__(self) -> Iterator[Any]:
+            return batches()
+
+    def evaluate() -> float:
+        fail("evaluate")
+        return float(model.evaluate(X, Y, verbose=0)[0])
+
+    clr.keras.range_test(model, X, Y, batch_size=8, **RANGE)
+    before = trace(model)
+    for at in range(1, STEPS + 1):
+        fail.at, fail.calls = at, 0
+        options = {**RANGE, "evaluate": evaluate if place == "evaluate" else None, "evaluate_every": 1}
+        if error is KeyboardInterrupt and not (place == "batch" and at == 1):
+            test = clr.keras.range_test(model, Batches(), **options)
+            assert test.stop == "interrupted"
+            assert len(test.rates) == at - (place != "evaluate")
+        else:
+            with pytest.raises(error, match="on purpose"):
+                clr.keras.range_test(model, Batches(), **options)
+        assert trace(model) == before
+
+
+def linear(optimizer: Any, **options: Any) -> Any:
+    """A linear model of which each step can be told by hand."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(1, use_bias=False)])
+    model.compile(optimizer, "mse", **options)
+    return model
+
+
+TARGETS = X.sum(axis=1, keepdims=True)
+
+
+def by_hand(model: Any, rates: Any, size: int = 8) -> list[float]:
+    """The losses of gradient descent over batches in order, in float64."""
+    weights = np.asarray(model.get_weights()[0], np.float64)
+    losses = []
+    for step, rate in enumerate(rates):
+        at = step * size % len(X)
+        x, y = X[at : at + size].astype(np.float64), TARGETS[at : at + size].astype(np.float64)
+        error = x @ weights - y
+        losses.append((error**2).mean())
+        weights = weights - rate * 2 * x.T @ error / len(x)
+    return losses
+
+
+@pytest.mark.parametrize("way", ["float", "schedule", "eager", "jit", "several"])
+def test_rates_and_losses_are_those_of_each_batch(way: str) -> None:
+    rate = clr.keras.LearningRateSchedule(SCHEDULE) if way == "schedule" else 0.5
+    options: dict[str, Any] = {"eager": {"run_eagerly": True}, "jit": {"jit_compile": True}}.get(way, {})
+    if way == "several":
+        if BACKEND == "torch":
+            pytest.skip("Keras makes one step at a time on PyTorch")
+        options = {"steps_per_execution": 4}
+    model = linear(keras.optimizers.SGD(rate), **options)
+    test = clr.keras.range_test(model, X, TARGETS, batch_size=8, shuffle=False, min_lr=1e-3, max_lr=0.3, num_steps=12)
+    assert list(test.losses) == pytest.approx(by_hand(model, test.rates), rel=1e-4)
+
+
+@pytest.mark.parametrize("done", [0, 1])
+def test_batches_accumulate(done: int) -> None:
+    model = linear(keras.optimizers.SGD(0.0, gradient_accumulation_steps=2))
+    for _ in range(done):
+        model.train_on_batch(X[:8], TARGETS[:8])
+    seen = []
+
+    def batches() -> Iterator[Any]:
+        for at in range(0, 400, 8):
+            seen.append(at)
+            yield X[at % 40 : at % 40 + 8], TARGETS[at % 40 : at % 40 + 8]
+
+    test = clr.keras.range_test(model, batches(), min_lr=1e-30, max_lr=1e-29, num_steps=12, diverge_at=1e9)
+    single = by_hand(model, [0.0] * 24)
+    expected = [(single[2 * at] + single[2 * at + 1]) / 2 for at in range(12)]
+    if done:  # the first update was half done
+        expected = [single[0], *((single[2 * at - 1] + single[2 * at]) / 2 for at in range(1, 12))]
+    assert list(test.losses) == pytest.approx(expected, rel=1e-5)
+    assert len(seen) == 24 - done
+
+
+def test_updates_that_loss_scaling_skips_leave_no_point() -> None:
+    optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1), initial_scale=2.0**127)
+    model = linear(optimizer)
+    model.compile(optimizer, lambda y, output: 100 * keras.ops.mean((y - output) ** 2))
+    test = clr.keras.range_test(model, X, TARGETS, min_lr=1e-6, max_lr=1e-5, num_steps=20)
+    skipped = test.sweeps[0].losses.count(None)
+    assert 0 < skipped < 15
+    assert test.sweeps[0].losses[:skipped] == (None,) * skipped
+    assert number(optimizer.dynamic_scale) == 2.0**127
+
+
+class Sequence(keras.utils.PyDataset):  # type: ignore[misc]
+    """Batches by their number."""
+
+    def __len__(self) -> int:
+        return 5
+
+    def __getitem__(self, at: int) -> Any:
+        return X[8 * at : 8 * at + 8], TARGETS[8 * at : 8 * at + 8]
+
+
+def data_of(form: str) -> Any:
+    """The same five batches in one form or another."""
+    batches = [(X[at : at + 8], TARGETS[at : at + 8]) for at in range(0, 40, 8)]
+    if form == "list":
+        return batches
+    if form == "weights":
+        return [(x, y, np.ones(8)) for x, y in batches]
+    if form == "sequence":
+        return Sequence()
+    if form == "tensors":
+        return [(keras.ops.convert_to_tensor(x), keras.ops.convert_to_tensor(y)) for x, y in batches]
+    if form == "dataset":
+        tensorflow = pytest.importorskip("tensorflow")
+        return tensorflow.data.Dataset.from_tensor_slices((X, TARGETS)).batch(8)
+    torch = pytest.importorskip("torch")
+    pairs = torch.utils.data.TensorDataset(torch.from_numpy(X), torch.from_numpy(TARGETS))
+    return torch.utils.data.DataLoader(pairs, batch_size=8)
+
+
+@pytest.mark.parametrize("form", ["list", "weights", "sequence", "tensors", "dataset", "loader"])
+def test_data_of_any_form(form: str) -> None:
+    model = linear(keras.optimizers.SGD(0.1))
+    test = clr.keras.range_test(model, data_of(form), num_steps=12, min_lr=1e-3, max_lr=0.1)
+    assert list(test.losses) == pytest.approx(by_hand(model, test.rates), rel=1e-4)
+
+
+def test_a_loader_that_shuffles_goes_on_where_it_was() -> None:
+    torch = pytest.importorskip("torch")
+
+    def loader() -> Any:
+        pairs = torch.utils.data.TensorDataset(torch.from_numpy(X), torch.from_numpy(TARGETS))
+        generator = torch.Generator().manual_seed(1)
+        return torch.utils.data.DataLoader(pairs, batch_size=8, shuffle=True, generator=generator)
+
+    without = linear(keras.optimizers.SGD(0.01)).fit(loader(), epochs=2, shuffle=False, verbose=0).history
+    model, own = linear(keras.optimizers.SGD(0.01)), loader()
+    clr.keras.range_test(model, own, **RANGE)
+    assert model.fit(own, epochs=2, shuffle=False, verbose=0).history == without
+
+
+def test_data_that_ends() -> None:
+    model = linear(keras.optimizers.SGD(0.1))
+    test = clr.keras.range_test(model, (batch for batch in data_of("list")), **RANGE)
+    assert (test.stop, len(test.losses)) == ("data", 5)
+    empty: list[Any] = [[], iter([]), X[:0]]
+    for nothing in empty:
+        assert clr.keras.range_test(model, nothing, **RANGE).stop == "data"
+
+
+def test_inputs_in_a_dict_and_weights() -> None:
+    keras.utils.set_random_seed(0)
+    inputs = {name: keras.Input((3,), name=name) for name in ("left", "right")}
+    output = layers.Dense(1, use_bias=False)(layers.Concatenate()([inputs["left"], inputs["right"]]))
+    model = keras.Model(inputs, output)
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    x = {"left": X[:, :3], "right": X[:, 3:]}
+    weights = model.get_weights()[0]
+    errors = ((X @ weights - TARGETS) ** 2).ravel()
+    least: dict[str, Any] = {"min_lr": 1e-30, "max_lr": 1e-29, "num_steps": 2, "batch_size": 64, "shuffle": False}
+    test = clr.keras.range_test(model, x, TARGETS, **least)
+    assert test.losses == pytest.approx([errors.mean()] * 2, rel=1e-5)
+    importance = np.arange(40.0)
+    # Keras' weighted mean divides by the sum of the weights.
+    test = clr.keras.range_test(model, x, TARGETS, sample_weight=importance, **least)
+    assert test.losses == pytest.approx([(errors * importance).mean()] * 2, rel=1e-5) or test.losses == pytest.approx(
+        [(errors * importance).sum() / importance.sum()] * 2, rel=1e-5
+    )
+    classes = start()
+    plain = clr.keras.range_test(classes, X, Y, **least).losses[0]
+    doubled = clr.keras.range_test(classes, X, Y, class_weight={0: 0.0, 1: 0.0, 2: 0.0}, **least).losses[0]
+    assert doubled < plain
+
+
+def test_arrays_are_shuffled_and_whole_batches_are_made() -> None:
+    sizes, seen = [], []
+
+    class Recorded(keras.Sequential):  # type: ignore[misc]
+        def train_on_batch(self, x: Any, y: Any, *arguments: Any, **options: Any) -> Any:
+            sizes.append(len(x))
+            seen.append(np.asarray(x)[:, 0].tolist())
+            return super().train_on_batch(x, y, *arguments, **options)
+
+    model = Recorded([keras.Input((6,)), layers.Dense(1)])
+    model.compile("sgd", "mse")
+    clr.keras.range_test(model, X, TARGETS, batch_size=16, repeats=2, **RANGE)
+    assert sizes == [16] * 2 * STEPS
+    assert len({tuple(batch) for batch in seen}) == 2 * STEPS
+    first = [value for batch in seen[:2] for value in batch]
+    assert len(set(first)) == 32
+    assert set(first) <= set(X[:, 0].tolist())
+
+
+def test_repeats_start_alike_and_draw_otherwise() -> None:
+    model = start()
+    batch = [(X[:8], Y[:8])]
+    test = clr.keras.range_test(model, batch, repeats=3, min_lr=1e-30, max_lr=1e-29, num_steps=2)
+    firsts = [sweep.losses[0] for sweep in test.sweeps]
+    assert len(set(firsts)) == 3  # other masks of dropout, that is
+    still = linear(keras.optimizers.SGD(0.1))
+    test = clr.keras.range_test(still, [(X[:8], TARGETS[:8])], repeats=3, **RANGE)
+    assert len({sweep.losses for sweep in test.sweeps}) == 1
+
+
+def test_a_step_of_ones_own_and_what_else_it_changes() -> None:
+    count = keras.Variable(3, dtype="int32", name="count", trainable=False)
+    lookup = {"loss": "loss"}
+
+    class Own(keras.Sequential):  # type: ignore[misc]
+        def train_step(self, *arguments: Any) -> Any:
+            result = super().train_step(*arguments)
+            if BACKEND != "jax":  # where a step changes nothing but what it is given
+                count.assign(count + 1)
+            logs, *state = result if isinstance(result, tuple) else (result,)
+            logs = {lookup.get(name, name): value for name, value in logs.items()}
+            return (logs, *state) if state else logs
+
+    model = Own([keras.Input((6,)), layers.Dense(1)])
+    model.compile("sgd", "mse", run_eagerly=True)
+    assert len(clr.keras.range_test(model, X, TARGETS, also=[count], **RANGE).losses) == STEPS
+    assert number(count) == 3
+    lookup["loss"] = "price"
+    with pytest.raises(ValueError, match=r"must return its 'loss'. Received: \['price'\]"):
+        clr.keras.range_test(model, X, TARGETS, **RANGE)
+
+
+def test_the_copy_is_hardly_larger_than_model_and_optimizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    model = keras.Sequential([keras.Input((500,)), layers.Dense(500)])
+    model.compile(keras.optimizers.Adam(), "mse")
+    x = np.ones((4, 500), np.float32)
+    model.train_on_batch(x, x)
+    needed = sum(len(content(variable)[0][2]) for variable in [*model.variables, *model.optimizer.variables])
+    extra: list[int] = []
+
+    def evaluate() -> float:
+        found = tracemalloc.take_snapshot().filter_traces([tracemalloc.DomainFilter(True, np.lib.tracemalloc_domain)])
+        extra.append(sum(part.size for part in found.statistics("filename")))
+        return 1.0
+
+    tracemalloc.start()
+    try:
+        clr.keras.range_test(model, x, x, evaluate=evaluate, evaluate_every=1, repeats=2, **RANGE)
+    finally:
+        tracemalloc.stop()
+    assert needed <= max(extra) <= 1.1 * needed
+    assert not list(tmp_path.iterdir())
+
+
+def test_arguments_that_make_no_sense() -> None:
+    model = linear(keras.optimizers.SGD(0.1))
+    bare = keras.Sequential([keras.Input((6,)), layers.Dense(1)])
+    cases: list[Any] = [
+        ((None, X, Y), {}, TypeError, "`model` must be a keras.Model. Received: None"),
+        ((bare, X, Y), {}, ValueError, "`model` must be compiled"),
+        ((model, 3), {}, TypeError, "`data` must be arrays, a data set or something else to iterate over. Received: 3"),
+        ((model, X, Y[:3]), {}, ValueError, "the same number of samples. Received: \\[3, 40\\]"),
+        ((model, X, 3), {}, TypeError, "must hold arrays. Received: 3"),
+        ((model, [], None), {"sample_weight": Y}, TypeError, "`sample_weight` goes with arrays"),
+        ((model, X, Y), {"batch_size": 0}, ValueError, "`batch_size` must be a whole number"),
+        ((model, X, Y), {"min_lr": 0.0}, ValueError, "`min_lr` must be a finite number above 0"),
+        ((model, X, Y), {"also": 3}, TypeError, "`also` must be"),
+        ((model, X, Y), {"also": [3]}, TypeError, "`also` must hold Keras variables"),
+    ]
+    for arguments, options, error, message in cases:
+        with pytest.raises(error, match=message):
+            clr.keras.range_test(*arguments, **options)
+
+
+def test_a_test_of_a_real_task() -> None:
+    datasets = pytest.importorskip("sklearn.datasets")
+    digits = datasets.load_digits()
+    keras.utils.set_random_seed(0)
+    parts = [keras.Input((64,)), layers.Dense(64, "relu"), layers.Dense(10)]
+    model = keras.Sequential(parts)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(momentum=0.9), loss, metrics=["accuracy"])
+    x = (digits.data / 16).astype(np.float32)
+    test = clr.keras.range_test(model, x[:1400], digits.target[:1400])
+    model.compile(
+        keras.optimizers.SGD(clr.keras.LearningRateSchedule(test.schedule("triangular2", step_size=80)), momentum=0.9),
+        loss,
+        metrics=["accuracy"],
+    )
+    model.fit(x[:1400], digits.target[:1400], epochs=10, verbose=0)
+    assert model.evaluate(x[1400:], digits.target[1400:], verbose=0)[1] > 0.85
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="a strategy of TensorFlow")
+@pytest.mark.parametrize("name", ["momentum", "schedule"])
+def test_replicas(name: str) -> None:
+    strategy = tf.distribute.MirroredStrategy([device.name for device in tf.config.list_logical_devices("CPU")])
+
+    def mirrored() -> Any:
+        with strategy.scope():
+            return start(name, noise=False)  # Keras makes its global seeds within a step, where replicas can not
+
+    assert strategy.num_replicas_in_sync == 2
+    without = fit(mirrored(), 2)
+    model = mirrored()
+    clr.keras.range_test(model, X, Y, batch_size=8, **RANGE)
+    before = trace(model)
+    test = clr.keras.range_test(model, X, Y, batch_size=8, **RANGE)
+    assert trace(model) == before
+    assert len(test.losses) == STEPS
+    assert fit(model, 2) == without
+    with strategy.scope():
+        simple = linear(keras.optimizers.SGD(0.1))
+    for data in (X, tf.data.Dataset.from_tensor_slices((X, TARGETS)).batch(8)):
+        own = {"batch_size": 8, "shuffle": False, "y": TARGETS} if data is X else {}
+        test = clr.keras.range_test(simple, data, min_lr=1e-3, max_lr=0.1, num_steps=12, **own)
+        assert list(test.losses) == pytest.approx(by_hand(simple, test.rates), rel=1e-4)
+    distributed = strategy.experimental_distribute_dataset(tf.data.Dataset.from_tensor_slices((X, TARGETS)).batch(8))
+    test = clr.keras.range_test(simple, distributed, min_lr=1e-3, max_lr=0.1, num_steps=12)
+    assert list(test.losses) == pytest.approx(by_hand(simple, test.rates), rel=1e-4)
+    with pytest.raises(ValueError, match="a sample for each of the 2 replicas"):
+        clr.keras.range_test(simple, X[:1], TARGETS[:1])
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="a strategy of TensorFlow")
+def test_a_step_of_ones_own_on_replicas() -> None:
+    strategy = tf.distribute.MirroredStrategy([device.name for device in tf.config.list_logical_devices("CPU")])
+    with strategy.scope():
+        weight = tf.Variable(1.0)
+        own = tf.Variable(
+            0.0, synchronization=tf.VariableSynchronization.ON_READ, aggregation=tf.VariableAggregation.MEAN
+        )
+
+    def replica(rate: Any) -> Any:
+        number = tf.distribute.get_replica_context().replica_id_in_sync_group
+        factor = tf.cast(number, tf.float32) + 1.0
+        own.assign(factor)
+        return (factor * weight) ** 2
+
+    @tf.function
+    def train_step(rate: Any) -> Any:
+        losses = strategy.run(replica, args=(rate,))
+        weight.assign(weight * (1 - rate))
+        return losses
+
+    test = clr.tensorflow.range_test(train_step, [weight, own], min_lr=0.25, max_lr=0.5, num_steps=2)
+    assert test.losses == (2.5, 2.5 * 0.75**2)
+    assert [float(part) for part in strategy.experimental_local_results(weight)] == [1.0, 1.0]
+    assert [float(part) for part in strategy.experimental_local_results(own)] == [0.0, 0.0]
