@@ -45,7 +45,9 @@ OPTIMIZERS: dict[str, Callable[[], Any]] = {
     "scaled": lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.05), dynamic_growth_steps=2),
 }
 # Keras has not heard of the copies of NumPy 2.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning"),
+]
 each_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
 
 
@@ -117,9 +119,15 @@ def trace(model: Any) -> dict[str, Any]:
     return result
 
 
+def skip_what_keras_cannot(name: str, trained: bool) -> None:
+    if name == "average" and trained and BACKEND == "jax":
+        pytest.skip("Keras cannot train again here: weights and their averages are one array, which JAX gives away")
+
+
 @pytest.mark.parametrize("trained", [0, 1], ids=["fresh", "trained"])
 @each_optimizer
 def test_all_is_as_before(name: str, trained: int) -> None:
+    skip_what_keras_cannot(name, bool(trained))
     model = start(name, trained=trained)
     model.optimizer.build(model.trainable_variables)
     model._symbolic_build(data_batch=(X, Y))
@@ -132,6 +140,8 @@ def test_all_is_as_before(name: str, trained: int) -> None:
 @pytest.mark.parametrize("form", ["fresh", "trained", "unbuilt"])
 @each_optimizer
 def test_training_goes_on_as_if_there_had_been_no_test(name: str, form: str) -> None:
+    skip_what_keras_cannot(name, form == "trained")
+
     def model() -> Any:
         return start(name, built=form != "unbuilt", trained=form == "trained")
 
@@ -250,9 +260,9 @@ def by_hand(model: Any, rates: Any, size: int = 8) -> list[float]:
 def test_rates_and_losses_are_those_of_each_batch(way: str) -> None:
     rate = clr.keras.LearningRateSchedule(SCHEDULE) if way == "schedule" else 0.5
     options: dict[str, Any] = {"eager": {"run_eagerly": True}, "jit": {"jit_compile": True}}.get(way, {})
+    if BACKEND == "torch" and way in ("jit", "several"):
+        pytest.skip("Keras makes one step at a time on PyTorch, and cannot compile it here")
     if way == "several":
-        if BACKEND == "torch":
-            pytest.skip("Keras makes one step at a time on PyTorch")
         options = {"steps_per_execution": 4}
     model = linear(keras.optimizers.SGD(rate), **options)
     test = clr.keras.range_test(model, X, TARGETS, batch_size=8, shuffle=False, min_lr=1e-3, max_lr=0.3, num_steps=12)
@@ -285,9 +295,10 @@ def test_updates_that_loss_scaling_skips_leave_no_point() -> None:
     model = linear(optimizer)
     model.compile(optimizer, lambda y, output: 100 * keras.ops.mean((y - output) ** 2))
     test = clr.keras.range_test(model, X, TARGETS, min_lr=1e-6, max_lr=1e-5, num_steps=20)
-    skipped = test.sweeps[0].losses.count(None)
-    assert 0 < skipped < 15
-    assert test.sweeps[0].losses[:skipped] == (None,) * skipped
+    losses = test.sweeps[0].losses
+    assert losses[:3] == (None,) * 3  # infinite as float32, whatever the batch
+    assert None not in losses[-5:]
+    assert len(test.losses) == 20 - losses.count(None)
     assert number(optimizer.dynamic_scale) == 2.0**127
 
 

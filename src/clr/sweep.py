@@ -449,8 +449,10 @@ def number(name: str, value: Any) -> float:
     try:
         if isinstance(value, str | bytes | bool):
             raise TypeError
+        if not hasattr(value, "item") and hasattr(value, "numpy"):  # of TensorFlow
+            value = value.numpy()
         return float(value.item() if hasattr(value, "item") else value)
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError, AttributeError):
         raise TypeError(f"`{name}` must return a number, or an array of one element. Received: {value!r}.") from None
 
 

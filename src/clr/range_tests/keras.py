@@ -107,7 +107,7 @@ def range_test(
             for put_back in randomness:
                 put_back()
         with replicas.scope():
-            model._symbolic_build(data_batch=taken[0])
+            model._symbolic_build(data_batch=replicas.first(taken[0]))
 
     def loss() -> float:
         batch = taken.pop() if taken else _batch(batches.next())
@@ -133,6 +133,7 @@ def range_test(
             if samples is not None:
                 samples.seed(repeat)
 
+    unbuilt = _Unbuilt(model)
     build()
     snapshot = _Snapshot(model, optimizer, also, data)
     try:
@@ -144,6 +145,7 @@ def range_test(
             rate.leave()
             snapshot.restore()
             snapshot.restore_gradients()
+            unbuilt.restore()
 
 
 class _Rate:
@@ -166,6 +168,21 @@ class _Rate:
             vars(self._optimizer)["_learning_rate"] = self._own
             if self.variable is not None:
                 self._optimizer._untrack_variable(self.variable)
+
+
+class _Unbuilt:
+    """What a model was compiled with and has not built yet: where there is such, ``fit`` draws a batch to build it."""
+
+    def __init__(self, model: Any) -> None:
+        parts = [vars(model).get(name) for name in ("_compile_metrics", "_compile_loss")]
+        self._parts = [part for part in parts if part is not None and not part.built]
+
+    def restore(self) -> None:
+        for part in self._parts:
+            for metric in [*part.metrics]:
+                metric.reset_state()
+                part._tracker.untrack(metric)  # the means of several losses, which are made when it is built
+            part.built = False
 
 
 class _Snapshot:
@@ -193,8 +210,6 @@ class _Snapshot:
     def restore(self) -> None:
         if self._modules is not None:
             self._modules.restore()
-        if any(all(own is not variable for own in self._variables) for variable in self._model.metrics_variables):
-            self._model.reset_metrics()  # for some were made in the test
         for cell, array in self._copies:
             cell.assign(array.copy())
         vars(self._model).update(self._notes)
@@ -265,11 +280,19 @@ class _Replicas:
         self._count = self._strategy.num_replicas_in_sync if self._strategy else 1
 
     def scope(self) -> Any:
+        """Where variables are made."""
         return self._strategy.scope() if self._strategy else nullcontext()
 
+    def first(self, batch: Any) -> Any:
+        """A batch, or what the first replica has of one that is divided already."""
+        if self._strategy is None:
+            return batch
+        return _mapped(lambda leaf: self._strategy.experimental_local_results(leaf)[0], batch)
+
     def divided(self, batch: Any) -> Any:
+        """A batch as the replicas take it."""
         leaves = [leaf for leaf in keras.tree.flatten(batch) if leaf is not None]
-        if self._count == 1 or any(type(leaf).__name__ == "PerReplica" for leaf in leaves):
+        if self._count == 1 or len(self._strategy.experimental_local_results(leaves[0])) > 1:
             return batch
         if len(leaves[0]) < self._count:
             raise ValueError(

@@ -65,7 +65,7 @@ def range_test(train_step: Callable[[Any], Any], variables: Sequence[Any], **opt
     def step(rate: float) -> Any:
         loss = train_step(tf.constant(rate, tf.float32))
         if isinstance(loss, tf.distribute.DistributedValues):
-            loss = tf.add_n(parts := cells(loss)) / len(parts)
+            loss = sum(map(float, loss.values)) / len(loss.values)
         return loss
 
     def restore() -> None:
