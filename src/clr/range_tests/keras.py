@@ -211,7 +211,7 @@ class _Snapshot:
         if self._modules is not None:
             self._modules.restore()
         for cell, array in self._copies:
-            cell.assign(array.copy())
+            cell.assign(array if BACKEND == "tensorflow" else keras.ops.copy(array))  # JAX would keep the array itself
         vars(self._model).update(self._notes)
         global_state.set_global_attribute(SEEDS, self._generator)
         for put_back in self._random:
