@@ -61,27 +61,12 @@ def family(path: Path) -> None:
     plot.save(axes[0, 0], path)
 
 
-def range_test(path: Path) -> None:
-    """An LR range test of the demonstration's network, in PyTorch."""
-    from torch import from_numpy, manual_seed, nn, optim, utils
-
-    from clr.demo.torch import channels_first, network
-
-    x, y, _, _ = training.digits()
-    weights, _ = training.start(0, 1)
-    model = network(weights)
-    loader = utils.data.DataLoader(
-        utils.data.TensorDataset(channels_first(x), from_numpy(y).long()), batch_size=training.BATCH_SIZE, shuffle=True
-    )
-    optimizer = optim.SGD(model.parameters(), momentum=training.MOMENTUM)
-    manual_seed(0)
-    plot.save(clr.torch.range_test(model, optimizer, nn.CrossEntropyLoss(), loader).plot(), path)
-
-
 def main() -> None:
     """Draws them all."""
     FIGURES.mkdir(exist_ok=True)
-    range_test(FIGURES / "range_test.png")
+    test = tensorflow.range_test()
+    plot.save(test.plot(), FIGURES / "range_test.png")
+    rates = training.Rates.of(test)
     family(FIGURES / "family.png")
     for way in (eager, graph):
         for mode in POLICIES:
@@ -94,9 +79,9 @@ def main() -> None:
     runs = []
     for policy in (training.FIXED, *POLICIES):
         for seed in range(DEMO_SEEDS):
-            *_, run = tensorflow.train(policy, seed, DEMO_STEPS)
+            *_, run = tensorflow.train(policy, seed, DEMO_STEPS, rates)
             runs.append(run)
-    report.draw(runs, report.summary(runs), FIGURES / "demo_rates.png", FIGURES / "demo_accuracy.png")
+    report.draw(runs, report.summary(runs, rates), FIGURES / "demo_rates.png", FIGURES / "demo_accuracy.png")
 
 
 if __name__ == "__main__":

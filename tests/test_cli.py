@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+import clr
 from clr import cli
 from clr.schedule import POLICIES
 from tests.reference import rate, ulps
@@ -150,9 +151,16 @@ def test_demo_trains_reports_and_keeps_its_numbers(tmp_path: Path) -> None:
     with demo("--steps", "120", "--seeds", "2", "--policy", "triangular2", folder=tmp_path) as process:
         out, _ = process.communicate()
     assert process.returncode == 0
-    for text in ("fixed", "triangular2", "clr-demo/rates.png", "clr-demo/accuracy.png", "clr-demo/results.json"):
+    for text in (
+        "fixed",
+        "triangular2",
+        "clr-demo/range_test.png",
+        "clr-demo/rates.png",
+        "clr-demo/accuracy.png",
+        "clr-demo/results.json",
+    ):
         assert text in out
-    for picture in ("rates.png", "accuracy.png"):
+    for picture in ("range_test.png", "rates.png", "accuracy.png"):
         assert (tmp_path / "clr-demo" / picture).read_bytes().startswith(b"\x89PNG")
 
     results = json.loads((tmp_path / "clr-demo" / "results.json").read_text())
@@ -164,10 +172,14 @@ def test_demo_trains_reports_and_keeps_its_numbers(tmp_path: Path) -> None:
         assert len(run["accuracies"]) == 12
         assert sum(run["losses"][-10:]) < sum(run["losses"][:10]) / 2
     fixed, cyclical = results["runs"][0], results["runs"][2]
-    assert fixed["rates"] == [pytest.approx(0.01, rel=1e-6)] * 120
+    test = clr.RangeTest.from_json((tmp_path / "clr-demo" / "range_test.json").read_text())
+    base_lr, max_lr = test.bounds()
+    assert results["rates"] == {"fixed": test.suggest("valley"), "base_lr": base_lr, "max_lr": max_lr}
+    assert f"{len(test.rates)} of 300 steps" in out
+    assert fixed["rates"] == [pytest.approx(results["rates"]["fixed"], rel=1e-6)] * 120
     # 1,200 digits in batches of 32 are 38 steps an epoch; half a cycle is two epochs.
     for step, applied in enumerate(cyclical["rates"]):
-        assert applied == pytest.approx(rate(step, 0.01, 0.1, 76, mode="triangular2"), rel=1e-6)
+        assert applied == pytest.approx(rate(step, base_lr, max_lr, 76, mode="triangular2"), rel=1e-6)
     assert fixed["losses"][0] == cyclical["losses"][0], "the same seed starts from the same weights and batch"
 
 
@@ -181,7 +193,7 @@ def test_demo_as_json_prints_nothing_else(tmp_path: Path) -> None:
 
 def test_summary_finds_the_steps_to_the_best_of_the_fixed_rate() -> None:
     from clr.demo import report
-    from clr.demo.training import Run
+    from clr.demo.training import Rates, Run
 
     runs = [
         Run("torch", "fixed", 0, accuracies=[0.5, 0.8, 0.7]),
@@ -190,13 +202,29 @@ def test_summary_finds_the_steps_to_the_best_of_the_fixed_rate() -> None:
         Run("torch", "triangular", 1, accuracies=[0.6, 0.7, 0.5]),
         Run("torch", "exp_range", 0, accuracies=[0.1, 0.1, 0.69]),
     ]
-    fixed, triangular, exp_range = report.summary(runs)
+    fixed, triangular, exp_range = report.summary(runs, Rates(0.1, 0.1, 0.2))
     assert fixed["best_accuracy"] == pytest.approx(70)
     assert (fixed["steps_to_fixed_best"], triangular["steps_to_fixed_best"]) == (20, 20)
     assert exp_range["steps_to_fixed_best"] is None
     assert triangular["final_accuracy"] == pytest.approx(70)
     assert triangular["final_accuracy_range"] == pytest.approx([50, 90])
     assert [row["seeds"] for row in (fixed, triangular, exp_range)] == [2, 2, 1]
+
+
+def test_ctrl_c_ends_the_range_test_of_the_demo(tmp_path: Path) -> None:
+    watch = """
+import signal, sys
+from clr.demo import tensorflow as training
+def batches():
+    signal.raise_signal(signal.SIGINT)
+training.test_batches = batches
+sys.argv = ["clr", "demo", "--out", "here"]
+from clr.cli import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", watch], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 128 + signal.SIGINT
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("framework", ["keras", "torch", "jax"])
@@ -230,13 +258,13 @@ main()
 def test_ctrl_c_ends_the_demo_cleanly_and_keeps_complete_runs(tmp_path: Path) -> None:
     # Run by run on a terminal's progress bar: the bar names the second run once the first is complete.
     watch = """
-import os, signal, sys
+import signal, sys
 from clr.demo import tensorflow as training
 trained = training.train
-def train(policy, seed, steps):
-    for run in trained(policy, seed, steps):
+def train(policy, seed, steps, rates):
+    for run in trained(policy, seed, steps, rates):
         if seed == 1 and len(run.losses) == 5:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)  # in this thread, and at once
         yield run
 training.train = train
 sys.argv = ["clr", "demo", "--steps", "20", "--seeds", "3", "--out", "here"]

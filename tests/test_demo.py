@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from clr.demo import report
-from clr.demo.training import FIXED, FRAMEWORKS, Run, digits, schedule, start
+from clr.demo.training import FIXED, FRAMEWORKS, Rates, Run, digits, start
 from tests.reference import exact_rate
 
 STEPS = 40
+RATES = Rates(fixed=0.02, base_lr=0.01, max_lr=0.1)
 each_framework = pytest.mark.parametrize("framework", FRAMEWORKS)
 # Keras' momentum differs from that of the others where the rate changes, and is told apart by its name.
 ALIKE = ("tensorflow", "torch", "jax")
@@ -20,7 +21,7 @@ ALIKE = ("tensorflow", "torch", "jax")
 
 @cache
 def trained(framework: str, policy: str, seed: int = 0) -> Run:
-    *_, run = import_module(f"clr.demo.{framework}").train(policy, seed, STEPS)
+    *_, run = import_module(f"clr.demo.{framework}").train(policy, seed, STEPS, RATES)
     return run  # type: ignore[no-any-return]
 
 
@@ -52,9 +53,9 @@ def test_the_networks_are_the_same(framework: str) -> None:
 def test_the_applied_rates_are_exact(framework: str, policy: str) -> None:
     run = trained(framework, policy)
     assert (run.framework, run.policy, run.seed, len(run.rates)) == (framework, policy, 0, STEPS)
-    mode, top = ("triangular", 0.01) if policy == FIXED else (policy, 0.1)
+    mode, base, top = ("triangular", 0.02, 0.02) if policy == FIXED else (policy, 0.01, 0.1)
     for step, rate in enumerate(run.rates):
-        exact = exact_rate(step, 0.01, top, 76, mode=mode, gamma=0.2 ** (1 / STEPS))  # two epochs of 38 batches
+        exact = exact_rate(step, base, top, 76, mode=mode, gamma=0.2 ** (1 / STEPS))  # two epochs of 38 batches
         assert abs(Fraction(rate) / exact - 1) < Fraction(2, 10**7)
 
 
@@ -70,7 +71,7 @@ def test_it_learns(framework: str) -> None:
 @each_framework
 def test_the_same_seed_trains_alike(framework: str) -> None:
     first, other = trained(framework, FIXED), trained(framework, FIXED, seed=1)
-    *_, again = import_module(f"clr.demo.{framework}").train(FIXED, 0, STEPS)
+    *_, again = import_module(f"clr.demo.{framework}").train(FIXED, 0, STEPS, RATES)
     assert np.allclose(again.losses, first.losses, rtol=1e-3)
     assert not np.allclose(other.losses, first.losses, rtol=1e-2)
 
@@ -83,13 +84,13 @@ def test_the_frameworks_train_alike(policy: str) -> None:
 
 
 def test_differences_of_the_rates_are_told() -> None:
-    rates = [float(np.float32(schedule("triangular", 3)(step))) for step in range(3)]
+    rates = [float(np.float32(RATES.schedule("triangular", 3)(step))) for step in range(3)]
     equal, near = Run("torch", "triangular", 0, rates=rates), Run("jax", "triangular", 0, rates=list(rates))
     near.rates[1] *= 1 + 2.0**-10
-    assert report.rates_in_words([equal]) == [
+    assert report.rates_in_words([equal], RATES) == [
         "The 3 applied rates of each run equal those of the schedule, rounded to float32."
     ]
-    first, second, both = report.rates_in_words([equal, near])
+    first, second, both = report.rates_in_words([equal, near], RATES)
     assert first == "torch: the 3 applied rates of each run equal those of the schedule, rounded to float32."
     assert second == (
         "jax: the 3 applied rates of each run are within 1e-03 (relative) of those of the schedule, rounded to float32."

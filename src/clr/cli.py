@@ -127,12 +127,13 @@ def demo(
     out: Annotated[Path, typer.Option(help="The folder for the pictures and the numbers.")] = Path("clr-demo"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
 ) -> None:
-    """Train a small network on real handwritten digits: at a fixed rate, and under each policy.
+    """Find the rates for a small network by an LR range test, and train it on real handwritten digits.
 
-    Every run has the same budget of steps, and the same seeds give the same initial weights and batches, in every
-    framework. At the end there is a table, a line that compares the applied rates with the schedule's, and two
-    pictures: the rates over the steps and the accuracies over the steps. Ctrl-C ends early and reports the runs that
-    are complete.
+    It is trained at a fixed rate, and under each policy between the bounds; all of these rates are what the test has
+    found. With all frameworks it is the first that makes the test. Every run has the same budget of steps, and the same
+    seeds give the same initial weights and batches, in every framework. At the end there is a table, a line that
+    compares the applied rates with the schedule's, and three pictures: the range test, the rates over the steps and the
+    accuracies over the steps. Ctrl-C ends early and reports the runs that are complete.
     """
     frameworks: list[Framework] = list(NEEDS) if framework is Framework.all else [framework]
     with _refusals():
@@ -146,6 +147,16 @@ def demo(
         training.digits()
         trainers = {name.value: import_module(f"clr.demo.{name}") for name in frameworks}
 
+    first = next(iter(trainers))
+    test = trainers[first].range_test()
+    if test.stop == "interrupted":
+        notes.print("Interrupted in the LR range test.")
+        raise typer.Exit(INTERRUPTED)
+    with _refusals():
+        rates = training.Rates.of(test)
+        paths = report.save_test(test, out)
+    (notes if as_json else Console()).print(report.found_in_words(test, first), soft_wrap=True, highlight=False)
+
     policies = [training.FIXED, *dict.fromkeys(policy or Policy)]
     planned = [(kind, name, seed) for kind in trainers for name in policies for seed in range(seeds)]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -156,7 +167,7 @@ def demo(
         try:
             for kind, name, seed in planned:
                 progress.update(bar, description=f"{kind}: {name}, seed {seed + 1} of {seeds}")
-                for run in trainers[kind].train(name, seed, steps):
+                for run in trainers[kind].train(name, seed, steps, rates):
                     now = f"loss {run.losses[-1]:.3f}  rate {run.rates[-1]:.4f}"
                     progress.update(bar, advance=1, now=now)
                 runs.append(run)
@@ -166,14 +177,14 @@ def demo(
     if interrupted:
         notes.print(f"Interrupted: {len(runs)} of {len(planned)} runs are complete.")
     if runs:
-        rows = report.summary(runs)
+        rows = report.summary(runs, rates)
         with _refusals():
-            paths = report.save(runs, rows, out)
+            paths += report.save(runs, rows, rates, out)
         if as_json:
             print(json.dumps(rows, indent=2))
         else:
             Console().print(report.table(rows, steps))
-        for line in (*report.rates_in_words(runs), *map(str, paths)):
+        for line in (*report.rates_in_words(runs, rates), *map(str, paths)):
             (notes if as_json else Console()).print(line, soft_wrap=True, highlight=False)
     if interrupted:
         raise typer.Exit(INTERRUPTED)

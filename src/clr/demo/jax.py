@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from clr.demo.training import MOMENTUM, Run, digits, record, schedule, start
+import clr
+from clr.demo.training import MOMENTUM, TEST_STEPS, Rates, Run, digits, record, start, test_batches
 
 
 def network(weights: Any, images: Any) -> Any:
@@ -19,20 +20,42 @@ def network(weights: Any, images: Any) -> Any:
     return hidden.reshape(len(images), -1) @ matrix + bias3
 
 
-def train(policy: str, seed: int, steps: int) -> Iterator[Run]:
+def loss_of(weights: Any, images: Any, labels: Any) -> Any:
+    """The mean loss of a batch."""
+    return optax.softmax_cross_entropy_with_integer_labels(network(weights, images), labels).mean()
+
+
+def range_test() -> clr.RangeTest:
+    """Finds the rates of the demonstration."""
+    weights = [jnp.asarray(part) for part in start(0, 1)[0]]
+    optimizer = optax.trace(MOMENTUM)
+    state = optimizer.init(weights)
+    batches = iter(test_batches())
+
+    @jax.jit
+    def updated(rate: Any, weights: Any, state: Any, images: Any, labels: Any) -> tuple[Any, Any, Any]:
+        loss, gradients = jax.value_and_grad(loss_of)(weights, images, labels)
+        changes, state = optimizer.update(gradients, state)
+        return jax.tree.map(lambda weight, change: weight - rate * change, weights, changes), state, loss
+
+    def train_step(rate: float) -> Any:
+        nonlocal weights, state
+        weights, state, loss = updated(rate, weights, state, *next(batches))
+        return loss
+
+    return clr.range_test(train_step, num_steps=TEST_STEPS)
+
+
+def train(policy: str, seed: int, steps: int, rates: Rates) -> Iterator[Run]:
     """Trains for ``steps`` updates; gives the run, grown by one step, after each of them."""
     _, _, x_test, y_test = digits()
     initial, batches = start(seed, steps)
     weights = [jnp.asarray(part) for part in initial]
     # Which is optax.sgd(schedule, MOMENTUM), but keeps the rate that it has applied in its state.
     optimizer = optax.inject_hyperparams(optax.sgd, static_args="momentum")(
-        learning_rate=schedule(policy, steps), momentum=MOMENTUM
+        learning_rate=rates.schedule(policy, steps), momentum=MOMENTUM
     )
     state = optimizer.init(weights)
-
-    def loss_of(weights: Any, images: Any, labels: Any) -> Any:
-        logits = network(weights, images)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
     @jax.jit
     def updated(weights: Any, state: Any, images: Any, labels: Any) -> tuple[Any, Any, Any]:

@@ -16,7 +16,7 @@ import tensorflow as tf
 from keras import layers
 
 import clr
-from clr.demo.training import MOMENTUM, Run, digits, record, schedule, start
+from clr.demo.training import MOMENTUM, TEST_STEPS, Rates, Run, digits, record, start, test_batches
 
 
 class Network(keras.Sequential):  # type: ignore[misc]
@@ -49,14 +49,26 @@ def network(weights: Any) -> Network:
     return model
 
 
-def train(policy: str, seed: int, steps: int) -> Iterator[Run]:
+def compiled(weights: Any, rate: Any) -> Network:
+    """The network, ready to be trained."""
+    model = network(weights)
+    optimizer = keras.optimizers.SGD(rate, momentum=MOMENTUM)
+    model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model
+
+
+def range_test() -> clr.RangeTest:
+    """Finds the rates of the demonstration."""
+    model = compiled(start(0, 1)[0], 1.0)
+    test: clr.RangeTest = clr.keras.range_test(model, test_batches(), num_steps=TEST_STEPS)
+    return test
+
+
+def train(policy: str, seed: int, steps: int, rates: Rates) -> Iterator[Run]:
     """Trains for ``steps`` updates; gives the run, grown by one step, after each of them."""
     _, _, x_test, y_test = digits()
     initial, batches = start(seed, steps)
-    model = network(initial)
-    rate = clr.keras.LearningRateSchedule(schedule(policy, steps))
-    optimizer = keras.optimizers.SGD(rate, momentum=MOMENTUM)
-    model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model = compiled(initial, clr.keras.LearningRateSchedule(rates.schedule(policy, steps)))
 
     def update(images: Any, labels: Any) -> tuple[Any, Any]:
         logs = model.train_on_batch(images, labels, return_dict=True)

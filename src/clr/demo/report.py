@@ -9,11 +9,22 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from clr import plot
-from clr.demo.training import EVALUATE_EVERY, FIXED, Run, schedule
+from clr import RangeTest, plot
+from clr.demo.training import EVALUATE_EVERY, FIXED, Rates, Run
+from clr.sweep import STOPS
 
 
-def summary(runs: list[Run]) -> list[dict[str, Any]]:
+def found_in_words(test: RangeTest, framework: str) -> str:
+    """What the LR range test has found."""
+    rates, bounds = Rates.of(test), test.bounds()
+    return (
+        f"LR range test in {framework}: {len(test.rates)} of {test.num_steps} steps: {STOPS[test.stop]}. "
+        f"base_lr {rates.base_lr:.3g} and max_lr {rates.max_lr:.3g} (confidence {bounds.confidence:.2f}), "
+        f"and {rates.fixed:.3g} for a fixed rate, by the valley rule."
+    )
+
+
+def summary(runs: list[Run], rates: Rates) -> list[dict[str, Any]]:
     """A row for each framework and policy, with accuracies in percent and the steps to the fixed rate's best.
 
     They are of the seeds' mean. The last entry is the largest relative difference of an applied rate from the schedule.
@@ -34,25 +45,25 @@ def summary(runs: list[Run]) -> list[dict[str, Any]]:
                     "final_accuracy": 100 * float(mean[-1]),
                     "final_accuracy_range": [100 * float(curve[:, -1].min()), 100 * float(curve[:, -1].max())],
                     "steps_to_fixed_best": EVALUATE_EVERY * (int(reached[0]) + 1) if len(reached) else None,
-                    "rate_difference": max(rate_difference(run) for run in own if run.policy == policy),
+                    "rate_difference": max(rate_difference(run, rates) for run in own if run.policy == policy),
                 }
             )
     return rows
 
 
-def rate_difference(run: Run) -> float:
+def rate_difference(run: Run, rates: Rates) -> float:
     """The largest relative difference of an applied rate from the schedule's on the host, both rounded to float32."""
     steps = len(run.rates)
-    exact = schedule(run.policy, steps) if steps else None
+    exact = rates.schedule(run.policy, steps) if steps else None
     return _spread([run.rates, [exact(step) for step in range(steps)]] if exact else [])
 
 
-def rates_in_words(runs: list[Run]) -> list[str]:
+def rates_in_words(runs: list[Run], rates: Rates) -> list[str]:
     """Whether the applied rates are those of the schedules, and those of the frameworks the same: a line for each."""
     frameworks = _by_framework(runs)
     lines = []
     for framework, own in frameworks.items():
-        difference = max(map(rate_difference, own))
+        difference = max(rate_difference(run, rates) for run in own)
         relation = "equal" if difference == 0 else f"are within {_rounded_up(difference)} (relative) of"
         lines.append(
             f"{f'{framework}: the' if len(frameworks) > 1 else 'The'} {len(own[0].rates)} applied rates of each run "
@@ -96,17 +107,27 @@ def table(rows: list[dict[str, Any]], steps: int) -> Table:
     return result
 
 
-def save(runs: list[Run], rows: list[dict[str, Any]], folder: Path) -> list[Path]:
+def save_test(test: RangeTest, folder: Path) -> list[Path]:
+    """Writes the LR range test and its picture, and returns their paths."""
+    picture, numbers = folder / "range_test.png", folder / "range_test.json"
+    plot.save(test.plot(), picture)
+    numbers.write_text(test.to_json() + "\n")
+    return [picture, numbers]
+
+
+def save(runs: list[Run], rows: list[dict[str, Any]], rates: Rates, folder: Path) -> list[Path]:
     """Writes the numbers, and two pictures for each framework, and returns their paths."""
     frameworks = _by_framework(runs)
     paths = []
     for framework, own in frameworks.items():
         start = f"{framework}_" if len(frameworks) > 1 else ""
-        rates, accuracies = folder / f"{start}rates.png", folder / f"{start}accuracy.png"
-        draw(own, [row for row in rows if row["framework"] == framework], rates, accuracies)
-        paths += [rates, accuracies]
+        pictures = [folder / f"{start}rates.png", folder / f"{start}accuracy.png"]
+        draw(own, [row for row in rows if row["framework"] == framework], *pictures)
+        paths += pictures
     numbers = folder / "results.json"
-    numbers.write_text(json.dumps({"summary": rows, "runs": [asdict(run) for run in runs]}) + "\n")
+    numbers.write_text(
+        json.dumps({"rates": asdict(rates), "summary": rows, "runs": [asdict(run) for run in runs]}) + "\n"
+    )
     return [*paths, numbers]
 
 

@@ -1,13 +1,14 @@
 """Trains in PyTorch: `clr.torch.LRScheduler` writes each step's rate into the optimizer."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
 import clr
-from clr.demo.training import MOMENTUM, Run, digits, record, schedule, start
+from clr.demo.training import MOMENTUM, TEST_STEPS, Rates, Run, digits, record, start, test_batches
 
 
 def network(weights: Any) -> nn.Sequential:
@@ -36,13 +37,25 @@ def channels_first(images: Any) -> torch.Tensor:
     return torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
-def train(policy: str, seed: int, steps: int) -> Iterator[Run]:
+def range_test() -> clr.RangeTest:
+    """Finds the rates of the demonstration."""
+    model = network(start(0, 1)[0])
+    optimizer = torch.optim.SGD(model.parameters(), momentum=MOMENTUM)
+    batches = [(channels_first(images), torch.from_numpy(labels).long()) for images, labels in test_batches()]
+    with _one_thread():
+        test: clr.RangeTest = clr.torch.range_test(
+            model, optimizer, nn.CrossEntropyLoss(), batches, num_steps=TEST_STEPS
+        )
+    return test
+
+
+def train(policy: str, seed: int, steps: int, rates: Rates) -> Iterator[Run]:
     """Trains for ``steps`` updates; gives the run, grown by one step, after each of them."""
     _, _, x_test, y_test = digits()
     initial, batches = start(seed, steps)
     model = network(initial)
     optimizer = torch.optim.SGD(model.parameters(), momentum=MOMENTUM)
-    scheduler = clr.torch.LRScheduler(optimizer, schedule(policy, steps))
+    scheduler = clr.torch.LRScheduler(optimizer, rates.schedule(policy, steps))
 
     def update(images: Any, labels: Any) -> tuple[Any, Any]:
         optimizer.zero_grad()
@@ -58,9 +71,16 @@ def train(policy: str, seed: int, steps: int) -> Iterator[Run]:
         guesses = model(channels_first(x_test)).argmax(dim=1)
         return (guesses == torch.from_numpy(y_test)).float().mean()
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # so small a network trains slower on more, and much slower where others are at work
-    try:
+    with _one_thread():
         yield from record(Run("torch", policy, seed), batches, update, accuracy)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """So small a network trains slower on more threads, and much slower where others are at work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
     finally:
         torch.set_num_threads(threads)

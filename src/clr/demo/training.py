@@ -1,7 +1,8 @@
-"""What the demonstration's trainings share: data, initial weights, batches, policies, and what is recorded.
+"""What the demonstration's trainings share: data, initial weights, batches, rates, and what is recorded.
 
-The frameworks' own files are alike: each has a ``train(policy, seed, steps)``. They get the same numbers and train the
-same network by gradient descent with momentum (see `clr.demo.keras` for what Keras does otherwise there).
+The frameworks' own files are alike: each has a ``range_test()`` and a ``train(policy, seed, steps, rates)``. They get
+the same numbers and train the same network by gradient descent with momentum (see `clr.demo.keras` for what Keras does
+otherwise there).
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -16,7 +17,7 @@ import clr
 
 FRAMEWORKS = ("tensorflow", "keras", "torch", "jax")
 FIXED = "fixed"
-BASE_LR, MAX_LR = 0.01, 0.1  # the fixed rate, which is Keras' default, and the bound that the policies climb to
+TEST_STEPS = 300  # of the LR range test, if it is not over before
 TEST_SIZE, BATCH_SIZE, MOMENTUM, EVALUATE_EVERY = 597, 32, 0.9, 10
 
 # Two convolutions of 3 by 3 and a classifier, each with a bias: 9,930 weights. Between the convolutions the image is
@@ -66,22 +67,46 @@ def start(seed: int, steps: int) -> tuple[list[Array], Array]:
     return weights, order[: steps * BATCH_SIZE].reshape(steps, BATCH_SIZE)
 
 
-def arguments(policy: str, steps: int) -> dict[str, Any]:
-    """What a policy of the demonstration gives to `clr.cyclic_learning_rate`."""
-    fixed = policy == FIXED
-    return {
-        "learning_rate": BASE_LR,
-        "max_lr": BASE_LR if fixed else MAX_LR,
-        "step_size": clr.step_size(num_samples=len(digits()[0]), batch_size=BATCH_SIZE, epochs=2),
-        "gamma": 0.2 ** (1 / steps),  # exp_range ends at a fifth of the height
-        "mode": "triangular" if fixed else policy,
-    }
+def test_batches() -> list[tuple[Array, Array]]:
+    """Images and labels for the steps of an LR range test, from the initial weights of seed 0."""
+    x, y, _, _ = digits()
+    return [(x[chosen], y[chosen]) for chosen in start(0, TEST_STEPS)[1]]
 
 
-def schedule(policy: str, steps: int) -> clr.Schedule:
-    """The same as a schedule."""
-    given = arguments(policy, steps)
-    return clr.cyclic(base_lr=given.pop("learning_rate"), **given)
+@dataclass(frozen=True)
+class Rates:
+    """The rates of the demonstration, none of which is chosen by hand.
+
+    Attributes:
+        fixed: The single rate, as most tools suggest one.
+        base_lr: The lower bound of the cycles.
+        max_lr: Their upper bound.
+    """
+
+    fixed: float
+    base_lr: float
+    max_lr: float
+
+    @classmethod
+    def of(cls, test: clr.RangeTest) -> "Rates":
+        """What an LR range test has found; raises `clr.NoBoundsError` if that is nothing."""
+        return cls(test.suggest("valley"), *test.bounds())
+
+    def arguments(self, policy: str, steps: int) -> dict[str, Any]:
+        """What a policy of the demonstration gives to `clr.cyclic_learning_rate`."""
+        fixed = policy == FIXED
+        return {
+            "learning_rate": self.fixed if fixed else self.base_lr,
+            "max_lr": self.fixed if fixed else self.max_lr,
+            "step_size": clr.step_size(num_samples=len(digits()[0]), batch_size=BATCH_SIZE, epochs=2),
+            "gamma": 0.2 ** (1 / steps),  # exp_range ends at a fifth of the height
+            "mode": "triangular" if fixed else policy,
+        }
+
+    def schedule(self, policy: str, steps: int) -> clr.Schedule:
+        """The same as a schedule."""
+        given = self.arguments(policy, steps)
+        return clr.cyclic(base_lr=given.pop("learning_rate"), **given)
 
 
 def record(run: Run, batches: Iterable[Array], update: Update, accuracy: Callable[[], Any]) -> Iterator[Run]:

@@ -146,14 +146,15 @@ def stateful_random_state(tf: Any) -> Callable[[], None]:
     from tensorflow.python.eager import context  # there is no public way to read the state
 
     eager = context.context()
-    seed, operations = eager._seed, eager._rng and eager._rng.getstate()
+    seed, operations = eager._seed, getattr(eager, "_rng", None)  # which there is once something was drawn
+    state = operations and operations.getstate()
 
     def restore() -> None:
         if seed is None and eager._seed is None:
             return  # nothing can be repeated anyway
         tf.random.set_seed(seed)
-        if operations is not None:
-            eager._rng.setstate(operations)
+        if state is not None:
+            eager._rng.setstate(state)
 
     return restore
 
