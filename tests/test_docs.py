@@ -37,9 +37,10 @@ def test_python_snippets_of_a_page_run_in_order(page: str, tmp_path: Path) -> No
 
 
 def test_comments_in_readme_show_what_is_printed(tmp_path: Path) -> None:
-    (tmp_path / "first.py").write_text(blocks("README.md", "python")[0])
+    described = next(block for block in blocks("README.md", "python") if "describe()" in block)
+    (tmp_path / "first.py").write_text("import clr\n" + described)
     printed = run([sys.executable, "first.py"], tmp_path).stdout
-    shown = re.findall(r"^# (.*)$", blocks("README.md", "python")[0], re.MULTILINE)
+    shown = re.findall(r"^# (.*)$", described, re.MULTILINE)
     assert printed.splitlines() == shown
 
 
