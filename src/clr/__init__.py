@@ -6,6 +6,7 @@ Importing this package imports no framework, no NumPy and no matplotlib.
 import importlib
 from typing import Any
 
+from clr.comparison import Comparison, compare
 from clr.compose import join, momentum, warmup
 from clr.policies import (
     constant,
@@ -41,9 +42,11 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "Bounds",
+    "Comparison",
     "NoBoundsError",
     "RangeTest",
     "Schedule",
+    "compare",
     "constant",
     "cyclic",
     "cyclic_learning_rate",

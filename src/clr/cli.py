@@ -23,6 +23,7 @@ except ImportError:
     raise SystemExit(2) from None
 
 import clr
+from clr import checks
 from clr.schedule import GAMMA, Cyclic
 from clr.suggest import RULES
 from clr.sweep import STOPS
@@ -188,6 +189,91 @@ def demo(
             (notes if as_json else Console()).print(line, soft_wrap=True, highlight=False)
     if interrupted:
         raise typer.Exit(INTERRUPTED)
+
+
+@app.command()
+def compare(
+    what: Annotated[str, typer.Argument(help="MODULE:FUNCTION, what trains; or `report`.", metavar="MODULE:FUNCTION")],
+    file: Annotated[
+        Path | None, typer.Argument(help="After `report`: the file of the runs.", show_default=False)
+    ] = None,
+    schedules: Annotated[
+        Path | None, typer.Option(help="A JSON file with the data of a schedule for each name.", show_default=False)
+    ] = None,
+    steps: Annotated[
+        list[int] | None, typer.Option(min=1, help="The budget in updates; can be given again.", show_default=False)
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs per schedule and budget.")] = 5,
+    metric: Annotated[str | None, typer.Option(help="What to compare.", show_default=False)] = None,
+    goal: Annotated[Literal["min", "max"] | None, typer.Option(help="What is better.", show_default=False)] = None,
+    target: Annotated[
+        float | None, typer.Option(help="The value for which iterations are counted.", show_default=False)
+    ] = None,
+    engine: Annotated[Literal["local", "ray"], typer.Option(help="Where to train.")] = "local",
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes, by default one per core.", show_default=False)
+    ] = None,
+    runs: Annotated[Path, typer.Option(help="The file that keeps the runs.")] = Path("clr-compare.sqlite"),
+    out: Annotated[Path | None, typer.Option(help="A page of HTML to write.", show_default=False)] = None,
+    form: Annotated[
+        Literal["table", "csv", "json"], typer.Option("--format", help="How to print the result.")
+    ] = "table",
+) -> None:
+    """Compare schedules on a training of your own: `clr compare MODULE:FUNCTION`, or `clr compare report FILE`.
+
+    The function takes a schedule, a seed and a number of updates, and gives pairs of a step and its metrics. Every run
+    is kept as soon as it is over, and the same command goes on after a crash or Ctrl-C. `report` prints what a file
+    has, also while it grows, and writes the page `clr-compare.html`.
+    """
+    with _refusals():
+        if what == "report":
+            if file is None:
+                raise RefusedError("compare report needs the file of the runs")
+            result = clr.Comparison.load(file, metric, goal, target)
+            out = out or Path("clr-compare.html")
+        else:
+            if file is not None or schedules is None or not steps:
+                raise RefusedError("compare MODULE:FUNCTION needs --schedules and --steps, and no other argument")
+            train, named = _trainer(what), _named_schedules(schedules)
+            options: dict[str, Any] = {"metric": metric, "goal": goal, "target": target, "file": runs}
+            try:
+                result = clr.compare(train, named, seeds=seeds, steps=steps, engine=engine, workers=workers, **options)
+            except KeyboardInterrupt:
+                print(f"Interrupted: {runs} has the runs that are complete.", file=sys.stderr)
+                raise typer.Exit(INTERRUPTED) from None
+            except TypeError as error:
+                raise RefusedError(str(error)) from error
+        if form == "table":
+            Console().print(result.table())
+        else:
+            print(result.to_csv() if form == "csv" else result.to_json(), end="" if form == "csv" else "\n")
+        if out is not None:
+            result.report(out)
+            print(out, file=sys.stderr if form != "table" else sys.stdout)
+
+
+def _trainer(what: str) -> Any:
+    """The function that is named as MODULE:FUNCTION."""
+    module, separator, name = what.partition(":")
+    if not separator or not module or not name:
+        raise RefusedError(f"what trains must be named as MODULE:FUNCTION. Received: {what}")
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # as with `python -m`, the folder one is in counts
+    try:
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise RefusedError(f"cannot find {what}: {error}") from error
+
+
+def _named_schedules(file: Path) -> dict[str, clr.Schedule]:
+    """The schedules that a file holds."""
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=checks.unique)
+        return {name: clr.from_dict(value) for name, value in checks.mapping("schedules", data).items()}
+    except OSError as error:
+        raise RefusedError(f"cannot read {file}: {error.strerror}") from error
+    except (TypeError, ValueError) as error:
+        raise RefusedError(f"{file} has no schedules: {error}") from error
 
 
 @app.command()

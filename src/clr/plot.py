@@ -120,10 +120,14 @@ def label(ax: "Axes", quantity: str) -> None:
     ax.grid(alpha=0.3)
 
 
-def save(ax: "Axes", path: Any) -> None:
+def save(ax: "Axes", path: Any, form: str | None = None) -> None:
     """Writes the figure that ``ax`` is part of and closes it."""
+    cast("Figure", ax.get_figure(root=True)).savefig(path, dpi=150, format=form)
+    close(ax)
+
+
+def close(ax: "Axes") -> None:
+    """Closes the figure that ``ax`` is part of."""
     from matplotlib import pyplot
 
-    figure = cast("Figure", ax.get_figure(root=True))
-    figure.savefig(path, dpi=150)
-    pyplot.close(figure)
+    pyplot.close(cast("Figure", ax.get_figure(root=True)))

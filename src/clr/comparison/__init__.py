@@ -1,0 +1,160 @@
+"""Compares schedules on a user's own training: every combination is run, kept at once, and never run twice."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, Literal
+
+from clr import checks
+from clr.comparison.result import Comparison
+from clr.comparison.runs import Job, Run
+from clr.schedule import Schedule
+from clr.sweep import RangeTest
+
+__all__ = ["Comparison", "Run", "compare"]
+
+ENGINES = ("local", "ray")
+
+Train = Callable[[Any, int, int], Iterable[tuple[int, Mapping[str, Any]]]]
+
+
+def compare(
+    train: Train,
+    schedules: Mapping[str, Any],
+    *,
+    seeds: int | Sequence[int] = 5,
+    steps: int | Sequence[int],
+    metric: str | None = None,
+    goal: Literal["min", "max"] | None = None,
+    target: float | None = None,
+    before: Mapping[str, int] | None = None,
+    range_test: RangeTest | None = None,
+    file: str | Path = "clr-compare.sqlite",
+    engine: Literal["local", "ray"] = "local",
+    workers: int | None = None,
+    progress: bool | None = None,
+) -> Comparison:
+    """Trains under every schedule with every seed and budget, and says which does best.
+
+    Each run is kept in ``file`` as soon as it is over. After a crash or Ctrl-C, the same call goes on where it was:
+    nothing is lost, and nothing is run twice. More schedules, seeds and budgets can be added to a file at any time. A
+    run that raises, diverges (a metric that is not finite) or takes its worker down is a result too, kept with its
+    error.
+
+    Args:
+        train: Makes ``steps`` updates under a schedule, from what ``seed`` draws, and gives, as often as it likes, the
+            number of updates made and the metrics then: ``(step, {"accuracy": 0.9})``. It is called in processes of
+            their own, so it has to be a function of a module; with ``workers=0`` it can be any. A script that calls
+            `compare` needs ``if __name__ == "__main__":``, as it is imported there.
+        schedules: A schedule for each name, or a function that gives one for a budget of steps. What is no
+            `clr.Schedule` is handed to ``train`` as it is.
+        seeds: How many seeds, from 0, or which.
+        steps: The budget of a run in updates, or several.
+        metric: What to compare; by default the first that ``train`` gives.
+        goal: Whether the metric should be small (``"min"``) or large (``"max"``); by default small if its name has
+            "loss" or "error" in it.
+        target: The value of the metric for which iterations are counted; by default the mean final one of the best
+            constant schedule at the largest budget.
+        before: Updates that a schedule has cost before its training, such as those of a range test, by its name. They
+            are counted in.
+        range_test: The test that has found the bounds, for the report.
+        file: Where the runs are kept: an SQLite database.
+        engine: ``"local"``, for processes of this machine with one thread each, or ``"ray"``, for the Ray cluster that
+            this machine is part of.
+        workers: How many processes; by default one per core. 0 runs all in this process, one after the other.
+        progress: Whether to show a bar with the time that is left on the standard error stream; by default where that
+            is a terminal and rich is installed.
+
+    Returns:
+        The `Comparison` of these runs. On Ctrl-C KeyboardInterrupt is raised, and the file has what is complete.
+
+    Raises:
+        TypeError, ValueError: An argument makes no sense, or the file is of another comparison, or in use by another
+            process.
+
+    >>> import clr, pathlib, tempfile
+    >>> def train(schedule, seed, steps):  # downhill on a parabola
+    ...     weight = 1.0 + seed
+    ...     for step in range(steps):
+    ...         weight -= schedule(step) * weight
+    ...         yield step + 1, {"loss": weight**2}
+    >>> schedules = {"fixed": clr.constant(0.25), "cyclic": lambda steps: clr.triangular(0.25, 0.75, steps // 4)}
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "runs.sqlite"
+    >>> result = clr.compare(train, schedules, seeds=3, steps=20, file=file, workers=0)
+    >>> [(row["schedule"], row["iterations"], row["ratio"]) for row in result.rows()]
+    [('fixed', 20, 1.0), ('cyclic', 10, 0.5)]
+    """
+    from clr.comparison import engines, store
+
+    checks.function("train", train)
+    names: list[Any] = list(checks.mapping("schedules", schedules))
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise ValueError(f"`schedules` must have a name for each of one or more schedules. Received: {schedules!r}.")
+    all_seeds = _numbers("seeds", range(checks.count("seeds", seeds)) if isinstance(seeds, int) else seeds, 0)
+    budgets = _numbers("steps", [steps] if isinstance(steps, int) else steps, 1)
+    if goal is not None:
+        checks.choice("goal", goal, ("min", "max"))
+    if target is not None:
+        checks.number("target", target, "finite")
+    before = {} if before is None else dict(checks.mapping("before", before))
+    for name, count in before.items():
+        checks.choice("before", name, schedules)
+        _numbers("before", [count], 0)
+    checks.choice("engine", engine, ENGINES)
+    if workers is not None:
+        _numbers("workers", [workers], 0)
+
+    made = {budget: _made(schedules, budget) for budget in budgets}
+    jobs = [
+        Job(name, made[budget][name], seed, budget) for budget in budgets for seed in all_seeds for name in schedules
+    ]
+    run_all = engines.ray if engine == "ray" else engines.local
+    with store.Store(file) as kept:
+        kept.settle(f"{train.__module__}:{train.__qualname__}", jobs)
+        missing = [job for job in jobs if not kept.has(job)]
+        with _bar(progress, len(jobs), jobs) as show:
+            for job in jobs:
+                if job not in missing:
+                    show(job, job.steps, True)
+            events = run_all(train, missing, workers)
+            try:
+                for job, step, run in events:
+                    if run is not None:
+                        kept.add(run)
+                    show(job, step, run is not None)
+            finally:
+                events.close()
+        wanted = {job.key for job in jobs}
+        settings: dict[str, Any] = {"metric": metric, "goal": goal, "target": target, "before": before}
+        kept.note(settings, None if range_test is None else range_test.to_json())
+        runs = [run for run in kept.runs() if run.key in wanted]
+        descriptions = kept.schedules()
+    return Comparison.of(runs, descriptions, range_test=range_test, **settings)
+
+
+def _made(schedules: Mapping[str, Any], steps: int) -> dict[str, Any]:
+    """The schedules for a budget."""
+    return {
+        name: value(steps) if callable(value) and not isinstance(value, Schedule) else value
+        for name, value in schedules.items()
+    }
+
+
+def _numbers(name: str, values: Any, low: int) -> list[int]:
+    numbers = list(values) if isinstance(values, range) else checks.sequence(name, values)
+    for value in numbers:
+        if isinstance(value, bool) or not isinstance(value, int) or value < low:
+            raise ValueError(f"`{name}` must be whole numbers from {low}. Received: {value!r}.")
+    if not numbers or len(set(numbers)) < len(numbers):
+        raise ValueError(f"`{name}` must be one or more numbers, each once. Received: {values!r}.")
+    return numbers
+
+
+def _bar(wanted: bool | None, total: int, jobs: list[Job]) -> AbstractContextManager[Any]:
+    from clr.comparison.progress import bar, silent
+
+    return (
+        bar(total, sum(job.steps for job in jobs))
+        if wanted or (wanted is None and not silent())
+        else nullcontext(lambda job, step, done: None)
+    )

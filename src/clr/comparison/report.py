@@ -1,0 +1,206 @@
+"""The page of a comparison: one file of HTML that needs no other and no network."""
+
+import html
+import io
+import json
+import math
+import re
+from importlib.metadata import version
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import clr
+from clr import plot
+from clr.comparison.result import Comparison
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_STYLE = """
+:root { color-scheme: light dark; --line: #8884; --soft: #8881; }
+body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 60rem; padding: 1rem; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2rem; }
+figure { margin: 1rem 0; } figure svg { display: block; width: 100%; height: auto; background: #fff; }
+.wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { border-bottom: 1px solid var(--line); padding: .3rem .6rem; text-align: right; white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 6rem; }
+pre { background: var(--soft); overflow-x: auto; padding: .6rem; font-size: .8rem; }
+"""
+
+
+def page(comparison: Comparison) -> str:
+    """The whole page."""
+    parts = [
+        f"<p>{_words(comparison)}</p>",
+        *(
+            f"<h2>{_text(comparison.metric)} over {budget} updates</h2>{_figure(_curves(comparison, budget))}"
+            for budget in comparison.budgets
+        ),
+        "<h2>Results</h2>",
+        _table(_HEADINGS, [comparison._cells(row) for row in comparison.rows()]),
+        "<h2>Differences, seed by seed</h2>",
+        f"<p>The final {_text(comparison.metric)} of the first schedule less that of the second.</p>",
+        _differences(comparison),
+        "<h2>Schedules</h2>",
+        _schedules(comparison),
+    ]
+    if comparison.range_test is not None:
+        parts += ["<h2>The LR range test</h2>", _figure(_range_test(comparison))]
+    parts += [*_errors(comparison), "<h2>Settings</h2>", _settings(comparison)]
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>Schedules compared</title><style>{_STYLE}</style></head><body>\n<h1>Schedules compared</h1>\n"
+        + "\n".join(parts)
+        + "\n</body></html>\n"
+    )
+
+
+_HEADINGS = ("schedule", "steps", "seeds", "final", "best", "iterations", "ratio", "lost")
+
+
+def _text(value: Any) -> str:
+    return html.escape(str(value))
+
+
+def _words(comparison: Comparison) -> str:
+    seeds = len({run.seed for run in comparison.runs})
+    better = "larger" if comparison.goal == "max" else "smaller"
+    words = (
+        f"{len(comparison.runs)} runs of {len(comparison.schedules)} schedules with {seeds} seeds. "
+        f"{_text(comparison.metric)}: {better} is better. "
+        "Numbers are means over the seeds with 95% bootstrap intervals."
+    )
+    if comparison.target is not None:
+        words += f" Iterations are the median over the seeds of the updates until it is {comparison.target:.4g}"
+        if comparison.reference and comparison.reference[1] == comparison.target:
+            words += f", which the best constant schedule, {_text(comparison.reference[0])}, has at the end"
+        words += "; the ratio is that to the largest budget."
+    return words
+
+
+def _curves(comparison: Comparison, budget: int) -> "Axes":
+    """The median over the seeds, with all of them as a band."""
+    ax = plot.new_axes()
+    for number, name in enumerate(comparison.schedules):
+        points: dict[int, list[float]] = {}
+        for curve in comparison.curves(name, budget):
+            for step, value in curve:
+                points.setdefault(step, []).append(value if math.isfinite(value) else math.nan)
+        steps = sorted(step for step, values in points.items() if not any(map(math.isnan, values)))
+        if not steps:
+            continue
+        style: dict[str, Any] = {"color": f"C{number % 10}", "linestyle": ("-", "--", ":")[number // 10 % 3]}
+        if len(steps) == 1:
+            style["marker"] = "o"
+        ax.plot(steps, [median(points[step]) for step in steps], label=_plain(name), **style)
+        low, high = [min(points[step]) for step in steps], [max(points[step]) for step in steps]
+        ax.fill_between(steps, low, high, color=style["color"], alpha=0.12, linewidth=0)
+    if comparison.target is not None:
+        ax.axhline(comparison.target, color="0.4", linewidth=1, linestyle=":")
+    plot.label(ax, _plain(comparison.metric))
+    ax.set_xlabel("update")
+    _legend(ax)
+    return ax
+
+
+def _rates(comparison: Comparison, budget: int) -> "Axes | None":
+    """The rates of those schedules that are known as such."""
+    ax = plot.new_axes()
+    drawn = False
+    for number, name in enumerate(comparison.schedules):
+        schedule = comparison.schedule(name, budget)
+        if schedule is not None:
+            shown = range(0, budget, max(1, budget // 1000))
+            style: dict[str, Any] = {"color": f"C{number % 10}", "linestyle": ("-", "--", ":")[number // 10 % 3]}
+            ax.plot(list(shown), [schedule(step) for step in shown], label=_plain(name), **style)
+            drawn = True
+    if not drawn:
+        plot.close(ax)
+        return None
+    plot.label(ax, "learning rate")
+    ax.set_xlabel("update")
+    _legend(ax)
+    return ax
+
+
+def _legend(ax: "Axes") -> None:
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize="small")
+
+
+def _plain(text: str) -> str:
+    """A text in which matplotlib reads no formula, nor a label that is to be left out."""
+    text = text.replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
+
+
+def _figure(ax: "Axes") -> str:
+    """A picture as part of the page."""
+    out = io.StringIO()
+    plot.save(ax, out, "svg")
+    drawing = out.getvalue()
+    drawing = drawing[drawing.index("<svg") :]
+    drawing = re.sub(r"<metadata>.*?</metadata>", "", drawing, flags=re.DOTALL)
+    return f"<figure>{drawing}</figure>"
+
+
+def _range_test(comparison: Comparison) -> "Axes":
+    assert comparison.range_test is not None
+    return comparison.range_test.plot()
+
+
+def _table(headings: tuple[str, ...], rows: list[list[str]]) -> str:
+    head = "".join(f"<th>{_text(heading)}</th>" for heading in headings)
+    body = "".join("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _differences(comparison: Comparison) -> str:
+    against = comparison.reference[0] if comparison.reference and len(comparison.schedules) > 4 else None
+    rows = [
+        [
+            f"{row['schedule']} - {row['against']}",
+            str(row["steps"]),
+            str(row["seeds"]),
+            f"{row['difference']:+.4g}",
+            "-" if row["interval"] is None else f"{row['interval'][0]:+.4g} to {row['interval'][1]:+.4g}",
+        ]
+        for row in comparison.differences(against)
+    ]
+    return _table(("schedules", "steps", "seeds", "difference", "95% interval"), rows)
+
+
+def _schedules(comparison: Comparison) -> str:
+    parts = []
+    for budget in comparison.budgets:
+        ax = _rates(comparison, budget)
+        if ax is not None:
+            parts.append(_figure(ax))
+    rows = [[name, str(steps), text] for (name, steps), text in comparison.descriptions.items()]
+    listed = "\n".join(f"{name}, {steps} updates: {text}" for name, steps, text in rows)
+    return "".join(parts) + f"<details><summary>As data</summary><pre>{_text(listed)}</pre></details>"
+
+
+def _errors(comparison: Comparison) -> list[str]:
+    lost = [run for run in comparison.runs if run.state != "finished"]
+    if not lost:
+        return []
+    parts = ["<h2>Runs that diverged or failed</h2>"]
+    for run in lost:
+        head = f"{run.schedule}, {run.steps} updates, seed {run.seed}: {run.state}"
+        parts.append(f"<details><summary>{_text(head)}</summary><pre>{_text(run.error)}</pre></details>")
+    return parts
+
+
+def _settings(comparison: Comparison) -> str:
+    settings = {
+        "metric": comparison.metric,
+        "goal": comparison.goal,
+        "target": comparison.target,
+        "updates before training": dict(comparison.before),
+        "seconds of training": round(sum(run.seconds for run in comparison.runs), 1),
+        "clr": clr.__version__,
+        "matplotlib": version("matplotlib"),
+    }
+    return f"<pre>{_text(json.dumps(settings, indent=1))}</pre>"

@@ -1,0 +1,356 @@
+"""What a comparison has found: numbers with intervals over the seeds, as a table, a frame, JSON, CSV or a page."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import combinations
+from pathlib import Path
+from statistics import fmean, median
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from clr import checks
+from clr.comparison.runs import Run
+from clr.schedule import Schedule
+from clr.serialize import from_json
+from clr.sweep import RangeTest
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+    from rich.table import Table
+
+LEVEL, RESAMPLES = 0.95, 10_000
+Interval = tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs of several schedules, and what they say.
+
+    Attributes:
+        runs: All runs.
+        descriptions: What each name stands for at each budget: a schedule's JSON, or a text.
+        metric: The metric that is compared.
+        goal: Whether it should be small (``"min"``) or large (``"max"``).
+        target: The value for which iterations are counted, None if there is none.
+        before: Updates that a schedule has cost before its training.
+        range_test: The range test that has found the bounds, if it was given.
+    """
+
+    runs: tuple[Run, ...]
+    descriptions: Mapping[tuple[str, int], str]
+    metric: str
+    goal: Literal["min", "max"]
+    target: float | None
+    before: Mapping[str, int] = field(default_factory=dict)
+    range_test: RangeTest | None = None
+
+    @classmethod
+    def of(
+        cls,
+        runs: Sequence[Run],
+        descriptions: Mapping[tuple[str, int], str],
+        metric: str | None = None,
+        goal: Literal["min", "max"] | None = None,
+        target: float | None = None,
+        before: Mapping[str, int] | None = None,
+        range_test: RangeTest | None = None,
+    ) -> Self:
+        """The comparison of some runs; what is not given is found as `clr.compare` describes."""
+        names = [name for run in runs for _, metrics in run.records for name in metrics]
+        if metric is None:
+            metric = names[0] if names else "metric"
+        elif names:
+            checks.choice("metric", metric, dict.fromkeys(names))
+        if goal is None:
+            goal = "min" if any(word in metric.lower() for word in ("loss", "error")) else "max"
+        bare = cls(tuple(runs), dict(descriptions), metric, goal, target, dict(before or {}), range_test)
+        if target is None and bare.reference is not None:
+            return cls(bare.runs, bare.descriptions, metric, goal, bare.reference[1], bare.before, range_test)
+        return bare
+
+    @classmethod
+    def load(
+        cls,
+        file: str | Path,
+        metric: str | None = None,
+        goal: Literal["min", "max"] | None = None,
+        target: float | None = None,
+    ) -> Self:
+        """The comparison that `clr.compare` has kept in a file, also while it goes on.
+
+        Args:
+            file: The file.
+            metric: What to compare, in place of what was compared there.
+            goal: Whether that should be small or large.
+            target: For which value iterations are counted.
+
+        Raises:
+            ValueError: The file is none of a comparison.
+            OSError: It can not be read.
+        """
+        from clr.comparison.store import Store
+
+        with Store(file, reading=True) as kept:
+            settings, runs, descriptions = kept.settings(), kept.runs(), kept.schedules()
+        given: dict[str, Any] = {"metric": metric, "goal": goal, "target": target}
+        if metric is None:
+            given = {name: settings.get(name) if value is None else value for name, value in given.items()}
+        test = settings.get("range_test")
+        range_test = None if test is None else RangeTest.from_json(test)
+        return cls.of(runs, descriptions, before=settings.get("before"), range_test=range_test, **given)
+
+    @property
+    def schedules(self) -> tuple[str, ...]:
+        """The names of the schedules, in order."""
+        return tuple(dict.fromkeys(run.schedule for run in self.runs))
+
+    @property
+    def budgets(self) -> tuple[int, ...]:
+        """The budgets in updates, in order."""
+        return tuple(sorted({run.steps for run in self.runs}))
+
+    @cached_property
+    def reference(self) -> tuple[str, float] | None:
+        """The name of the constant schedule that is best at the largest budget, and its mean final metric."""
+        if not self.runs:
+            return None
+        budget = self.budgets[-1]
+        found = []
+        for name in self.schedules:
+            finals = [self._final(run) for run in self._of(name, budget)]
+            if self._is_constant(name, budget) and finals and all(map(math.isfinite, finals)):
+                found.append((self._sign * fmean(finals), name))
+        if not found:
+            return None
+        best, name = max(found)
+        return name, self._sign * best
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each schedule and budget.
+
+        ``final`` and ``best`` are means over the seeds whose runs have finished, with 95% bootstrap intervals.
+        ``iterations`` is the median over all seeds of the updates until a record reaches the target, with those of
+        ``before``, and infinite where it never does; ``reached`` is the share of seeds that do, and ``ratio`` what
+        part of the largest budget ``iterations`` is. ``lost`` is the share of runs that diverged or failed.
+        """
+        rows = []
+        for budget in self.budgets:
+            for name in self.schedules:
+                runs = self._of(name, budget)
+                if not runs:
+                    continue
+                whole = [run for run in runs if run.state == "finished" and self._curve(run)]
+                finals, bests = [self._final(run) for run in whole], [self._best(run) for run in whole]
+                counts = [self.iterations(run) for run in runs]
+                middle = median(counts)
+                rows.append(
+                    {
+                        "schedule": name,
+                        "steps": budget,
+                        "seeds": len(runs),
+                        "final": fmean(finals) if finals else math.nan,
+                        "final_interval": interval(finals),
+                        "best": fmean(bests) if bests else math.nan,
+                        "best_interval": interval(bests),
+                        "iterations": middle,
+                        "iterations_interval": interval(counts, median) if math.isfinite(middle) else None,
+                        "reached": sum(map(math.isfinite, counts)) / len(counts),
+                        "ratio": middle / self.budgets[-1],
+                        "diverged": sum(run.state == "diverged" for run in runs) / len(runs),
+                        "failed": sum(run.state == "failed" for run in runs) / len(runs),
+                    }
+                )
+        return rows
+
+    def differences(self, against: str | None = None) -> list[dict[str, Any]]:
+        """By how much the final metric of one schedule is above that of another, seed by seed.
+
+        Args:
+            against: The other; by default each pair is set against each other.
+        """
+        if against is not None:
+            checks.choice("against", against, self.schedules)
+        pairs = [(name, other) for other, name in combinations(self.schedules, 2) if against is None] or [
+            (name, str(against)) for name in self.schedules if name != against
+        ]
+        rows = []
+        for budget in self.budgets:
+            for name, other in pairs:
+                mine, theirs = ({run.seed: run for run in self._of(which, budget)} for which in (name, other))
+                both = [seed for seed in mine if seed in theirs]
+                values = [self._final(mine[seed]) - self._final(theirs[seed]) for seed in both]
+                values = [value for value in values if math.isfinite(value)]
+                if values:
+                    rows.append(
+                        {
+                            "schedule": name,
+                            "against": other,
+                            "steps": budget,
+                            "seeds": len(values),
+                            "difference": fmean(values),
+                            "interval": interval(values),
+                        }
+                    )
+        return rows
+
+    def iterations(self, run: Run) -> float:
+        """The updates until a run reaches the target, infinite if it does not."""
+        if self.target is None:
+            return math.inf
+        sign = self._sign
+        reached = (step for step, value in self._curve(run) if sign * value >= sign * self.target)
+        return next(reached, math.inf) + self.before.get(run.schedule, 0)
+
+    def table(self) -> "Table":
+        """The rows for a person. Needs rich, which the extra ``cli`` has."""
+        from rich.table import Table
+
+        better = "larger" if self.goal == "max" else "smaller"
+        caption = f"{self.metric}: {better} is better; mean over seeds and its 95% bootstrap interval."
+        if self.target is not None:
+            name = f", the mean of {self.reference[0]}" if self.reference and self.reference[1] == self.target else ""
+            caption += f" Iterations: median over seeds until it is {self.target:.4g}{name}."
+        result = Table(caption=caption)
+        result.add_column("schedule", overflow="fold")
+        for heading in ("steps", "seeds", f"final {self.metric}", "best", "iterations", "ratio", "lost"):
+            result.add_column(heading, justify="right")
+        for budget in self.budgets:
+            result.add_section()
+            for row in (row for row in self.rows() if row["steps"] == budget):
+                result.add_row(*self._cells(row))
+        return result
+
+    def to_frame(self) -> "DataFrame":
+        """The rows as a pandas DataFrame. Needs pandas."""
+        try:
+            from pandas import DataFrame
+        except ImportError as error:
+            raise ImportError("to_frame needs pandas: pip install pandas") from error
+
+        return DataFrame(self.rows())
+
+    def to_json(self) -> str:
+        """Rows, differences and settings as JSON; what is infinite, or no number, is null."""
+        data = {
+            "metric": self.metric,
+            "goal": self.goal,
+            "target": self.target,
+            "reference": self.reference,
+            "before": dict(self.before),
+            "rows": self.rows(),
+            "differences": self.differences(),
+        }
+        return json.dumps(_finite(data), allow_nan=False, indent=1)
+
+    def to_csv(self) -> str:
+        """The rows as CSV, each interval in two columns."""
+        out = io.StringIO()
+        rows = [_flat(row) for row in self.rows()]
+        if rows:
+            writer = csv.DictWriter(out, rows[0], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+        return out.getvalue()
+
+    def report(self, path: str | Path) -> None:
+        """Writes one page of HTML that needs nothing else: curves, schedules, tables, errors. Needs matplotlib.
+
+        Args:
+            path: Where to.
+        """
+        from clr.comparison.report import page
+
+        Path(path).write_text(page(self), encoding="utf-8")
+
+    def schedule(self, name: str, budget: int) -> Schedule | None:
+        """The schedule that a name stands for at a budget, None if it is none of clr's."""
+        try:
+            return from_json(self.descriptions.get((name, budget), ""))
+        except (TypeError, ValueError):
+            return None
+
+    def curves(self, name: str, budget: int) -> list[list[tuple[int, float]]]:
+        """The metric over the updates of each run of a schedule."""
+        return [self._curve(run) for run in self._of(name, budget)]
+
+    @property
+    def _sign(self) -> float:
+        return 1.0 if self.goal == "max" else -1.0
+
+    def _of(self, name: str, budget: int) -> list[Run]:
+        return [run for run in self.runs if (run.schedule, run.steps) == (name, budget)]
+
+    def _is_constant(self, name: str, budget: int) -> bool:
+        schedule = self.schedule(name, budget)
+        return schedule is not None and schedule.bounds[0] == schedule.bounds[1]
+
+    def _curve(self, run: Run) -> list[tuple[int, float]]:
+        return [(step, metrics[self.metric]) for step, metrics in run.records if self.metric in metrics]
+
+    def _final(self, run: Run) -> float:
+        curve = self._curve(run)
+        return curve[-1][1] if run.state == "finished" and curve else math.nan
+
+    def _best(self, run: Run) -> float:
+        return self._sign * max(self._sign * value for _, value in self._curve(run))
+
+    def _cells(self, row: dict[str, Any]) -> list[str]:
+        """A row as texts."""
+        lost = row["diverged"] + row["failed"]
+        return [
+            row["schedule"],
+            str(row["steps"]),
+            str(row["seeds"]),
+            _spread(row["final"], row["final_interval"]),
+            _spread(row["best"], row["best_interval"]),
+            f"{row['iterations']:g}" if math.isfinite(row["iterations"]) else "-",
+            f"{row['ratio']:.2f}" if math.isfinite(row["ratio"]) else "-",
+            f"{lost:.0%}" if lost else "-",
+        ]
+
+
+def interval(values: Sequence[float], statistic: Callable[[Sequence[float]], float] = fmean) -> Interval:
+    """A 95% bootstrap interval of a mean or a median, by percentiles; None for fewer than two values. Needs NumPy."""
+    if len(values) < 2:
+        return None
+    try:
+        import numpy as np
+    except ImportError as error:
+        raise ImportError("intervals need NumPy: pip install 'cyclic-learning-rate[compare]'") from error
+
+    sample = np.asarray(values, dtype=np.float64)
+    drawn = np.random.default_rng(0).choice(sample, (RESAMPLES, len(sample)))
+    with np.errstate(invalid="ignore"):
+        found = np.mean(drawn, axis=1) if statistic is fmean else np.median(drawn, axis=1)
+    found.sort()
+    tail = (1 - LEVEL) / 2
+    return float(found[int(tail * RESAMPLES)]), float(found[int((1 - tail) * RESAMPLES) - 1])
+
+
+def _spread(value: float, bounds: Interval) -> str:
+    if not math.isfinite(value):
+        return "-"
+    return f"{value:.4g}" + (f" ({bounds[0]:.4g}, {bounds[1]:.4g})" if bounds else "")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in row.items():
+        if name.endswith("interval"):
+            low, high = value or ("", "")
+            flat |= {name.replace("interval", "low"): low, name.replace("interval", "high"): high}
+        else:
+            flat[name] = value
+    return flat

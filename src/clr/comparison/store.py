@@ -1,0 +1,156 @@
+"""The file of a comparison: an SQLite database in which a run is there whole or not at all."""
+
+import json
+import math
+import sqlite3
+from pathlib import Path
+from typing import Any, Self
+
+from clr.comparison.runs import STATES, Job, Run
+from clr.schedule import Schedule
+
+VERSION = 1
+APPLICATION = 0x636C7231  # says of an SQLite file what it is
+_TABLES = """
+CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE schedules (name TEXT, steps INTEGER, description TEXT NOT NULL, PRIMARY KEY (name, steps));
+CREATE TABLE runs (
+    schedule TEXT, steps INTEGER, seed INTEGER, state TEXT NOT NULL, error TEXT, records TEXT NOT NULL,
+    seconds REAL NOT NULL, PRIMARY KEY (schedule, steps, seed)
+);
+"""
+
+
+class Store:
+    """The runs in a file, which one process at a time may add to.
+
+    Args:
+        file: Where they are, or will be.
+        reading: Whether nothing is to be added: then the file has to be there, and may be in use.
+
+    Raises:
+        ValueError: The file is none of a comparison, or in use.
+        OSError: It cannot be read or written.
+    """
+
+    def __init__(self, file: str | Path, reading: bool = False) -> None:
+        self._path = Path(file)
+        self._reading = reading
+
+    def __enter__(self) -> Self:
+        if self._reading and not self._path.is_file():
+            raise FileNotFoundError(2, "No such file", str(self._path))
+        if not self._path.parent.is_dir():
+            raise FileNotFoundError(2, "No such folder", str(self._path.parent))
+        # The lock is a database of its own, so that the runs can be read while it is held. It goes with its process.
+        self._lock = None if self._reading else sqlite3.connect(f"{self._path}-lock", isolation_level=None, timeout=0)
+        try:
+            if self._lock is not None:
+                self._lock.execute("BEGIN EXCLUSIVE")
+            self._database = sqlite3.connect(self._path)
+            self._open()
+        except sqlite3.OperationalError as error:
+            self._close()
+            if "locked" in str(error):
+                raise ValueError(f"{self._path} is in use by another process") from None
+            raise OSError(13, str(error), str(self._path)) from None
+        except sqlite3.DatabaseError:
+            self._close()
+            raise ValueError(f"{self._path} is not the file of a comparison") from None
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._database.close()
+        self._close()
+
+    def settle(self, train: str, jobs: list[Job]) -> None:
+        """Takes note of what is to be run; refuses what does not go with what was run before."""
+        known = self.settings().get("train", train)
+        if known != train:
+            raise ValueError(f"{self._path} has the runs of {known}, not of {train}")
+        described = self.schedules()
+        wanted = {(job.name, job.steps): description(job.schedule) for job in jobs}
+        for key, text in wanted.items():
+            if described.get(key, text) != text:
+                raise ValueError(
+                    f"{self._path} has the runs of another schedule under the name {key[0]!r}. "
+                    f"Received: {text}, there: {described[key]}."
+                )
+        with self._database:
+            self._database.execute("INSERT OR REPLACE INTO settings VALUES ('train', ?)", [json.dumps(train)])
+            rows = [(*key, text) for key, text in wanted.items()]
+            self._database.executemany("INSERT OR REPLACE INTO schedules VALUES (?, ?, ?)", rows)
+
+    def note(self, settings: dict[str, Any], range_test: str | None) -> None:
+        """Takes note of how the runs are to be compared."""
+        with self._database:
+            rows = [(name, json.dumps(value)) for name, value in (settings | {"range_test": range_test}).items()]
+            self._database.executemany("INSERT OR REPLACE INTO settings VALUES (?, ?)", rows)
+
+    def settings(self) -> dict[str, Any]:
+        """All that was noted."""
+        return {name: json.loads(value) for name, value in self._database.execute("SELECT name, value FROM settings")}
+
+    def schedules(self) -> dict[tuple[str, int], str]:
+        """What each name stands for at each budget."""
+        found = self._database.execute("SELECT name, steps, description FROM schedules ORDER BY rowid")
+        return {(name, steps): text for name, steps, text in found}
+
+    def has(self, job: Job) -> bool:
+        """Whether a run was made."""
+        where = "SELECT 1 FROM runs WHERE (schedule, steps, seed) = (?, ?, ?)"
+        return self._database.execute(where, job.key).fetchone() is not None
+
+    def add(self, run: Run) -> None:
+        """Keeps a run, for good when this returns."""
+        records = [[step, {name: _plain(value) for name, value in metrics.items()}] for step, metrics in run.records]
+        row = (*run.key, run.state, run.error, json.dumps(records), run.seconds)
+        with self._database:
+            self._database.execute("INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+
+    def runs(self) -> list[Run]:
+        """All runs, in the order of their schedules."""
+        order = {key: at for at, key in enumerate(self.schedules())}
+        found = self._database.execute("SELECT schedule, steps, seed, state, error, records, seconds FROM runs")
+        runs = [
+            Run(schedule, steps, seed, state, error, _records(records), seconds)
+            for schedule, steps, seed, state, error, records, seconds in found
+            if state in STATES
+        ]
+        return sorted(runs, key=lambda run: (order[run.schedule, run.steps], run.seed))
+
+    def _open(self) -> None:
+        (application,) = self._database.execute("PRAGMA application_id").fetchone()
+        (version,) = self._database.execute("PRAGMA user_version").fetchone()
+        (tables,) = self._database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if not tables and not application and not self._reading:
+            self._database.executescript(
+                f"BEGIN; {_TABLES} PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION}; COMMIT;"
+            )
+        elif application != APPLICATION:
+            raise ValueError(f"{self._path} is not the file of a comparison")
+        elif version != VERSION:
+            raise ValueError(f"{self._path} must be of version {VERSION}. Received: {version}.")
+
+    def _close(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+
+
+def description(schedule: Any) -> str:
+    """A schedule as text: its data if it has some."""
+    try:
+        return schedule.to_json() if isinstance(schedule, Schedule) else repr(schedule)
+    except ValueError:  # a scaling function without a name
+        return repr(schedule)
+
+
+def _plain(value: float) -> float | str:
+    return value if math.isfinite(value) else str(value)
+
+
+def _records(text: str) -> tuple[tuple[int, dict[str, float]], ...]:
+    return tuple((step, {name: float(value) for name, value in metrics.items()}) for step, metrics in json.loads(text))

@@ -1,0 +1,60 @@
+"""Trainings for the comparisons, which worker processes import."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+LOG = "CLR_TEST_LOG"
+
+
+def parabola(schedule: Any, seed: int, steps: int) -> Iterator[tuple[int, dict[str, float]]]:
+    """Downhill on a parabola, from 1 + seed. Notes each run in the file that the environment names."""
+    weight = 1.0 + seed
+    for step in range(steps):
+        weight -= schedule(step) * weight
+        yield step + 1, {"loss": weight**2, "weight": weight}
+    if LOG in os.environ:
+        with Path(os.environ[LOG]).open("a") as file:
+            file.write(f"{seed} {steps} {schedule(0)}\n")
+
+
+def slow(schedule: Any, seed: int, steps: int) -> Iterator[tuple[int, dict[str, float]]]:
+    """The same, which takes its time."""
+    for step, metrics in parabola(schedule, seed, steps):
+        time.sleep(0.02)
+        yield step, metrics
+
+
+def troubled(schedule: Any, seed: int, steps: int) -> Iterator[tuple[int, dict[str, float]]]:
+    """Goes well with seed 0, and wrong in another way with each other one."""
+    yield 1, {"accuracy": 0.5}
+    if seed == 1:
+        raise ValueError("<b>no</b> luck")
+    if seed == 2:
+        yield 2, {"accuracy": float("nan")}
+    if seed == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if seed == 4:
+        raise SystemExit(3)
+    yield steps, {"accuracy": 0.75}
+
+
+def threads(schedule: Any, seed: int, steps: int) -> Iterator[tuple[int, dict[str, float]]]:
+    """How many threads a framework is told to use."""
+    yield steps, {"threads": float(os.environ["OMP_NUM_THREADS"]), "process": float(os.getpid())}
+
+
+def once_killed(schedule: Any, seed: int, steps: int) -> Iterator[tuple[int, dict[str, float]]]:
+    """Dies the first time, as on a machine that goes away; tells where it has run."""
+    import ray
+
+    mark = Path(os.environ[LOG]).with_name(f"mark-{seed}")
+    if seed == 0 and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.5)
+    node = ray.get_runtime_context().get_node_id()
+    yield steps, {"loss": schedule(steps) + seed, "node": float(int(node[:8], 16))}
