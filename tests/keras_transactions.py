@@ -461,7 +461,8 @@ def test_the_copy_is_hardly_larger_than_model_and_optimizer(tmp_path: Path, monk
         clr.keras.range_test(model, x, x, evaluate=evaluate, evaluate_every=1, repeats=2, **RANGE)
     finally:
         tracemalloc.stop()
-    assert needed <= max(extra) <= 1.1 * needed
+    # Later a variable of TensorFlow may itself live in an array that it was given when it was put back.
+    assert needed <= max(extra[:STEPS]) <= 1.1 * needed
     assert not list(tmp_path.iterdir())
 
 

@@ -215,6 +215,7 @@ def test_summary_finds_the_steps_to_the_best_of_the_fixed_rate() -> None:
 def test_ctrl_c_ends_the_range_test_of_the_demo(tmp_path: Path) -> None:
     watch = """
 import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background has switched off
 from clr.demo import tensorflow as training
 def batches():
     signal.raise_signal(signal.SIGINT)
@@ -260,6 +261,7 @@ def test_ctrl_c_ends_the_demo_cleanly_and_keeps_complete_runs(tmp_path: Path) ->
     # Run by run on a terminal's progress bar: the bar names the second run once the first is complete.
     watch = """
 import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background has switched off
 from clr.demo import tensorflow as training
 trained = training.train
 def train(policy, seed, steps, rates):

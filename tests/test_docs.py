@@ -1,6 +1,7 @@
 """Every snippet of README and docs runs, and every shell line does what it says."""
 
 import importlib.metadata
+import json
 import os
 import re
 import shlex
@@ -9,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+import clr
 
 ROOT = Path(__file__).parent.parent
 PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md")))]
@@ -44,6 +47,17 @@ def test_comments_in_readme_show_what_is_printed(tmp_path: Path) -> None:
     assert printed.splitlines() == shown
 
 
+def prepare_comparison(page: str, line: str, folder: Path) -> None:
+    """Writes what a comparison on the command line needs, and makes those that come before."""
+    block = next(block for block in blocks(page, "python") if "def train(" in block)
+    (folder / "my_training.py").write_text(block.split("\nschedules = ")[0])
+    data = {"fixed": clr.constant(0.1).to_dict(), "triangular": clr.triangular(0.01, 0.3, 50).to_dict()}
+    (folder / "schedules.json").write_text(json.dumps(data))
+    for other in lines(page)[: lines(page).index(line)]:
+        if other.startswith("clr compare"):
+            assert run([str(COMMANDS / "clr"), *shlex.split(other)[1:]], folder).returncode == 0
+
+
 @pytest.mark.parametrize(
     ("page", "line"), [(page, line) for page in PAGES for line in lines(page)], ids=lambda value: str(value)
 )
@@ -52,6 +66,8 @@ def test_shell_line_works(page: str, line: str, tmp_path: Path) -> None:
     if command == "make":  # what it would run: the tests can't run themselves
         assert run(["make", "--dry-run", *arguments], ROOT).returncode == 0
     elif command == "clr":
+        if arguments[0] == "compare":
+            prepare_comparison(page, line, tmp_path)
         done = run([str(COMMANDS / "clr"), *arguments], tmp_path)
         assert done.returncode == 0, done.stderr
         if "--out" in arguments:

@@ -334,7 +334,8 @@ def test_the_copy_is_hardly_larger_than_the_variables() -> None:
         clr.tensorflow.range_test(train_step, variables, repeats=2, **RANGE)
     finally:
         tracemalloc.stop()
-    assert needed <= max(extra) <= 1.1 * needed
+    # Later a variable may itself live in an array that it was given when it was put back.
+    assert needed <= max(extra[:STEPS]) <= 1.1 * needed
 
 
 def test_arguments_that_make_no_sense() -> None:

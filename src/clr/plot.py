@@ -103,14 +103,14 @@ def plot_range_test(test: "RangeTest", ax: "Axes | None" = None, scale: str | No
     return ax
 
 
-def new_axes() -> "Axes":
-    """The Axes of a new figure, of a size that suits a curve over steps."""
+def new_axes(size: tuple[float, float] = (8, 3.5)) -> "Axes":
+    """The Axes of a new figure, by default of a size, in inches, that suits a curve over steps."""
     try:
         from matplotlib import pyplot
     except ImportError as error:
         raise ImportError("plots need matplotlib: pip install 'cyclic-learning-rate[plot]'") from error
 
-    return pyplot.subplots(figsize=(8, 3.5), layout="constrained")[1]
+    return pyplot.subplots(figsize=size, layout="constrained")[1]
 
 
 def label(ax: "Axes", quantity: str) -> None:

@@ -82,7 +82,7 @@ def compare(
     >>> file = pathlib.Path(tempfile.mkdtemp()) / "runs.sqlite"
     >>> result = clr.compare(train, schedules, seeds=3, steps=20, file=file, workers=0)
     >>> [(row["schedule"], row["iterations"], row["ratio"]) for row in result.rows()]
-    [('fixed', 20, 1.0), ('cyclic', 10, 0.5)]
+    [('fixed', 20, 1.0), ('cyclic', 8, 0.4)]
     """
     from clr.comparison import engines, store
 

@@ -16,6 +16,7 @@ from clr.comparison.result import Comparison
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_SIZE = (5.5, 3.2)  # inches, of which a phone shows three: so that its words can be read there too
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; }
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 60rem; padding: 1rem; }
@@ -81,7 +82,7 @@ def _words(comparison: Comparison) -> str:
 
 def _curves(comparison: Comparison, budget: int) -> "Axes":
     """The median over the seeds, with all of them as a band."""
-    ax = plot.new_axes()
+    ax = plot.new_axes(_SIZE)
     for number, name in enumerate(comparison.schedules):
         points: dict[int, list[float]] = {}
         for curve in comparison.curves(name, budget):
@@ -106,7 +107,7 @@ def _curves(comparison: Comparison, budget: int) -> "Axes":
 
 def _rates(comparison: Comparison, budget: int) -> "Axes | None":
     """The rates of those schedules that are known as such."""
-    ax = plot.new_axes()
+    ax = plot.new_axes(_SIZE)
     drawn = False
     for number, name in enumerate(comparison.schedules):
         schedule = comparison.schedule(name, budget)
@@ -126,7 +127,7 @@ def _rates(comparison: Comparison, budget: int) -> "Axes | None":
 
 def _legend(ax: "Axes") -> None:
     if ax.get_legend_handles_labels()[0]:
-        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize="small")
+        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False, fontsize="small")
 
 
 def _plain(text: str) -> str:
@@ -147,7 +148,7 @@ def _figure(ax: "Axes") -> str:
 
 def _range_test(comparison: Comparison) -> "Axes":
     assert comparison.range_test is not None
-    return comparison.range_test.plot()
+    return comparison.range_test.plot(plot.new_axes(_SIZE))
 
 
 def _table(headings: tuple[str, ...], rows: list[list[str]]) -> str:

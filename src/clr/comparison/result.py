@@ -306,7 +306,7 @@ class Comparison:
             str(row["steps"]),
             str(row["seeds"]),
             _spread(row["final"], row["final_interval"]),
-            _spread(row["best"], row["best_interval"]),
+            _spread(row["best"]),
             f"{row['iterations']:g}" if math.isfinite(row["iterations"]) else "-",
             f"{row['ratio']:.2f}" if math.isfinite(row["ratio"]) else "-",
             f"{lost:.0%}" if lost else "-",
@@ -331,10 +331,10 @@ def interval(values: Sequence[float], statistic: Callable[[Sequence[float]], flo
     return float(found[int(tail * RESAMPLES)]), float(found[int((1 - tail) * RESAMPLES) - 1])
 
 
-def _spread(value: float, bounds: Interval) -> str:
+def _spread(value: float, bounds: Interval = None) -> str:
     if not math.isfinite(value):
         return "-"
-    return f"{value:.4g}" + (f" ({bounds[0]:.4g}, {bounds[1]:.4g})" if bounds else "")
+    return f"{value:.4g}" + (f" ({bounds[0]:.3g}, {bounds[1]:.3g})" if bounds else "")
 
 
 def _finite(value: Any) -> Any:
