@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 
 import clr
-from benchmarks import accuracy, cost
+from benchmarks import accuracy, cost, once
 
 console = Console(width=None if sys.stdout.isatty() else 150)
 versions = f"clr {clr.__version__}, TensorFlow {tf.__version__}, PyTorch {torch.__version__}, "
@@ -21,3 +21,4 @@ versions += f"JAX {jax.__version__}, Optax {optax.__version__}"
 console.print(f"{versions}, Python {platform.python_version()}, {os.cpu_count()} cores")
 console.print(accuracy.table())
 console.print(cost.table())
+console.print(once.table())

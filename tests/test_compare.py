@@ -409,7 +409,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert "cyclic" in done.stdout
     for wrong, message in [
         (("report",), "needs the file of the runs"),
-        (("report", "none.sqlite"), "No such file"),
+        (("report", "none.sqlite"), "cannot read none.sqlite: No such file"),
         (("tests.trainings",), "needs --schedules and --steps"),
         (("tests.trainings", *given[1:]), "must be named as MODULE:FUNCTION. Received: tests.trainings"),
         (("tests.trainings:none", *given[1:]), "cannot find tests.trainings:none"),

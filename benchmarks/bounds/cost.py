@@ -1,8 +1,5 @@
-"""What a range test costs, against a plain loop of as many steps and against torch-lr-finder."""
+"""A range test, a plain loop of as many steps, and torch-lr-finder, for what they cost against each other."""
 
-import time
-from collections.abc import Callable
-from statistics import median
 from typing import Any
 
 import clr
@@ -10,32 +7,21 @@ import clr.torch
 from benchmarks.bounds.rules import HIGH, LOW, silent
 from benchmarks.bounds.training import fresh
 
-STEPS, ROUNDS = 200, 9
+STEPS = 200
 TASKS = ("digits_cnn", "mnist1d_cnn", "chars")
 # So small a range that no way ends early.
 RANGE: dict[str, Any] = {"min_lr": LOW, "max_lr": 1e-5, "num_steps": STEPS}
 
 
-def ratios(name: str) -> tuple[float, float]:
-    """The median time of our test, as a part of that of the plain loop and of torch-lr-finder's, taken in turns."""
-    ways: list[Callable[[str], None]] = [_ours, _plain, _torch_lr_finder]
-    times: list[list[float]] = [[] for _ in ways]
-    for _ in range(ROUNDS):
-        for way, own in zip(ways, times, strict=True):
-            start = time.perf_counter()
-            way(name)
-            own.append(time.perf_counter() - start)
-    ours, plain, other = map(median, times)
-    return ours / plain, ours / other
-
-
-def _ours(name: str) -> None:
+def range_test(name: str) -> None:
+    """Our test of a task."""
     task, model, optimizer, loader = fresh(name, "adamw", 0)
     test = clr.torch.range_test(model, optimizer, task.loss_fn, loader, **RANGE)
     assert len(test.losses) == STEPS
 
 
-def _plain(name: str) -> None:
+def plain(name: str) -> None:
+    """The loop, which leaves its traces."""
     task, model, optimizer, loader = fresh(name, "adamw", 0)
     done = 0
     while done < STEPS:
@@ -51,7 +37,8 @@ def _plain(name: str) -> None:
                 break
 
 
-def _torch_lr_finder(name: str) -> None:
+def lr_finder(name: str) -> None:
+    """The test of torch-lr-finder, with what puts the model back."""
     from torch_lr_finder import LRFinder
 
     task, model, optimizer, loader = fresh(name, "adamw", 0)

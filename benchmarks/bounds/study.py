@@ -204,17 +204,6 @@ def report(
     Console(width=180).print(shown)
 
 
-@app.command("cost")
-def print_cost() -> None:
-    """Print what our test costs against a plain loop and against torch-lr-finder."""
-    from benchmarks.bounds import cost
-
-    torch.set_num_threads(1)
-    for name in cost.TASKS:
-        plain, other = cost.ratios(name)
-        print(f"{name}: {plain:.3f} of a plain loop, {other:.3f} of torch-lr-finder")
-
-
 def _said(row: dict[str, Any], kind: str) -> str:
     outcome = row["rules"][kind]
     lost = len(outcome["failed"]) + outcome["diverged"]

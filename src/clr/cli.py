@@ -43,6 +43,10 @@ range_test_app = typer.Typer(no_args_is_help=True, help="Judge and draw an LR ra
 app.add_typer(range_test_app, name="range-test")
 
 
+study_app = typer.Typer(no_args_is_help=True, help="Make published experiments again, where their data is.")
+app.add_typer(study_app, name="study")
+
+
 class Policy(StrEnum):
     """The modes of a schedule."""
 
@@ -229,7 +233,8 @@ def compare(
         if what == "report":
             if file is None:
                 raise RefusedError("compare report needs the file of the runs")
-            result = clr.Comparison.load(file, metric, goal, target)
+            with _reading(file):
+                result = clr.Comparison.load(file, metric, goal, target)
             out = out or Path("clr-compare.html")
         else:
             if file is not None or schedules is None or not steps:
@@ -252,6 +257,44 @@ def compare(
             print(out, file=sys.stderr if form != "table" else sys.stdout)
 
 
+@study_app.command("cifar10")
+def cifar10(
+    data: Annotated[
+        Path, typer.Option(help="cifar-10-binary.tar.gz, or the folder with its .bin files.", show_default=False)
+    ],
+    steps: Annotated[
+        list[int] | None, typer.Option(min=1, help="The budget in updates, by default 25000 and 70000.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs per schedule and budget.")] = 1,
+    device: Annotated[str, typer.Option(help="Where PyTorch trains, such as cuda.")] = "cpu",
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes, by default one per core.", show_default=False)
+    ] = None,
+    runs: Annotated[Path, typer.Option(help="The file that keeps the runs.")] = Path("clr-cifar10.sqlite"),
+    out: Annotated[Path, typer.Option(help="The page of HTML to write.")] = Path("clr-cifar10.html"),
+) -> None:
+    """Make the paper's CIFAR-10 case again: a small network at a fixed rate with two drops, and under the policies.
+
+    It takes hours. Every run is kept as soon as it is over, and the same command goes on after a crash or Ctrl-C.
+    """
+    with _refusals():
+        from clr.study import cifar10 as case
+
+        with _reading(data):
+            case.load(data)  # so that what is wrong with it is told at once
+        train = case.Training(str(data.absolute()), device)
+        budgets = list(steps or case.STEPS)
+        options: dict[str, Any] = {"metric": "accuracy", "goal": "max", "workers": workers, "file": runs}
+        try:
+            result = clr.compare(train, case.schedules(), seeds=seeds, steps=budgets, **options)
+        except KeyboardInterrupt:
+            print(f"Interrupted: {runs} has the runs that are complete.", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from None
+        Console().print(result.table())
+        result.report(out)
+        print(out)
+
+
 def _trainer(what: str) -> Any:
     """The function that is named as MODULE:FUNCTION."""
     module, separator, name = what.partition(":")
@@ -268,10 +311,9 @@ def _trainer(what: str) -> Any:
 def _named_schedules(file: Path) -> dict[str, clr.Schedule]:
     """The schedules that a file holds."""
     try:
-        data = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=checks.unique)
+        with _reading(file):
+            data = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=checks.unique)
         return {name: clr.from_dict(value) for name, value in checks.mapping("schedules", data).items()}
-    except OSError as error:
-        raise RefusedError(f"cannot read {file}: {error.strerror}") from error
     except (TypeError, ValueError) as error:
         raise RefusedError(f"{file} has no schedules: {error}") from error
 
@@ -382,9 +424,8 @@ def plot_range_test(
 def _range_test(file: Path) -> clr.RangeTest:
     """The range test that a file holds."""
     try:
-        return clr.RangeTest.from_json(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RefusedError(f"cannot read {file}: {error.strerror}") from error
+        with _reading(file):
+            return clr.RangeTest.from_json(file.read_text(encoding="utf-8"))
     except (TypeError, ValueError) as error:
         raise RefusedError(f"{file} is not a range test: {error}") from error
 
@@ -405,6 +446,15 @@ def _demand(framework: Framework, frameworks: Iterable[Framework]) -> None:
         command = "demo" if default else f"demo --framework {framework}"
         extras = "demo" if default else f"demo,{framework}"
         raise RefusedError(f"{command} needs {' and '.join(missing)}: pip install 'cyclic-learning-rate[{extras}]'")
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Says of which file it is that it cannot be read."""
+    try:
+        yield
+    except OSError as error:
+        raise RefusedError(f"cannot read {error.filename or path}: {error.strerror}") from error
 
 
 @contextmanager

@@ -110,7 +110,7 @@ def compare(
     ]
     run_all = engines.ray if engine == "ray" else engines.local
     with store.Store(file) as kept:
-        kept.settle(f"{train.__module__}:{train.__qualname__}", jobs)
+        kept.settle(f"{train.__module__}:{getattr(train, '__qualname__', type(train).__qualname__)}", jobs)
         missing = [job for job in jobs if not kept.has(job)]
         with _bar(progress, len(jobs), jobs) as show:
             for job in jobs:

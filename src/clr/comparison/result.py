@@ -216,8 +216,10 @@ class Comparison:
             caption += f" Iterations: median over seeds until it is {self.target:.4g}{name}."
         result = Table(caption=caption)
         result.add_column("schedule", overflow="fold")
-        for heading in ("steps", "seeds", f"final {self.metric}", "best", "iterations", "ratio", "lost"):
-            result.add_column(heading, justify="right")
+        result.add_column("steps", justify="right", no_wrap=True)
+        result.add_column("seeds", justify="right")
+        for heading in (f"final {self.metric}", "best", "iterations", "ratio", "lost"):
+            result.add_column(heading, justify="right", overflow="fold")
         for budget in self.budgets:
             result.add_section()
             for row in (row for row in self.rows() if row["steps"] == budget):

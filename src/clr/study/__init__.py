@@ -1,0 +1,1 @@
+"""Published experiments that can be made again where their data is."""

@@ -1,0 +1,182 @@
+"""The case of CIFAR-10 (Smith 2017, section 4.1): Caffe's small network, batches of 100, rates of 0.001 to 0.006."""
+
+import io
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+import clr
+import clr.torch
+
+BATCH_SIZE, MOMENTUM, WEIGHT_DECAY = 100, 0.9, 0.004
+BASE_LR, MAX_LR, STEP_SIZE = 0.001, 0.006, 2000
+STEPS = (25_000, 70_000)  # what the cycles take, and what the fixed rate takes
+EVALUATE_EVERY = 500  # updates: an epoch of 50,000 images
+FILES = [f"data_batch_{number}.bin" for number in range(1, 6)]
+TEST_FILE = "test_batch.bin"
+_RECORD = 1 + 3 * 32 * 32
+
+Images = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+
+
+def load(path: str | Path) -> tuple[Images, Images]:
+    """Images and labels for training, then for testing, from the official binary version.
+
+    Args:
+        path: The archive ``cifar-10-binary.tar.gz``, or the folder with its ``.bin`` files.
+
+    Returns:
+        Images of shape (count, 3, 32, 32) and labels from 0 to 9, uint8.
+
+    Raises:
+        OSError: A file is missing.
+        ValueError: A file is not what it should be.
+    """
+    path = Path(path)
+    if path.is_dir():
+        inner = path / "cifar-10-batches-bin"
+        folder = inner if inner.is_dir() else path
+        contents = {name: (folder / name).read_bytes() for name in (*FILES, TEST_FILE)}
+    else:
+        contents = _unpacked(path)
+    batches = {name: _read(name, content) for name, content in contents.items()}
+    images, labels = (np.concatenate([batches[name][part] for name in FILES]) for part in (0, 1))
+    return (images, labels), batches[TEST_FILE]
+
+
+def _unpacked(path: Path) -> dict[str, bytes]:
+    contents = {}
+    try:
+        with tarfile.open(fileobj=io.BytesIO(path.read_bytes())) as archive:
+            for member in archive:
+                name = Path(member.name).name
+                if name in (*FILES, TEST_FILE) and (file := archive.extractfile(member)) is not None:
+                    contents[name] = file.read()
+    except tarfile.TarError as error:
+        raise ValueError(f"{path} is neither a folder nor an archive of CIFAR-10: {error}") from error
+    missing = [name for name in (*FILES, TEST_FILE) if name not in contents]
+    if missing:
+        raise ValueError(f"{path} must hold the binary version of CIFAR-10. Missing: {', '.join(missing)}.")
+    return contents
+
+
+def _read(name: str, content: bytes) -> Images:
+    """Records of a label and three planes of 32 rows: red, green and blue."""
+    if not content or len(content) % _RECORD:
+        raise ValueError(f"{name} must be records of {_RECORD} bytes. Received: {len(content)} bytes.")
+    records = np.frombuffer(content, np.uint8).reshape(-1, _RECORD)
+    labels = records[:, 0]
+    if labels.max() > 9:
+        raise ValueError(f"{name} must have labels from 0 to 9. Received: {labels.max()}.")
+    return records[:, 1:].reshape(-1, 3, 32, 32).copy(), labels.copy()
+
+
+def network() -> nn.Sequential:
+    """Caffe's ``cifar10_quick``, with its initial weights: 145,578 of them."""
+    model = nn.Sequential(
+        nn.Conv2d(3, 32, 5, padding=2),
+        nn.MaxPool2d(3, 2, ceil_mode=True),
+        nn.ReLU(),
+        nn.Conv2d(32, 32, 5, padding=2),
+        nn.ReLU(),
+        nn.AvgPool2d(3, 2, ceil_mode=True),
+        nn.Conv2d(32, 64, 5, padding=2),
+        nn.ReLU(),
+        nn.AvgPool2d(3, 2, ceil_mode=True),
+        nn.Flatten(),
+        nn.Linear(64 * 4 * 4, 64),
+        nn.Linear(64, 10),
+    )
+    layers: list[Any] = [layer for layer in model if hasattr(layer, "weight")]
+    for layer, deviation in zip(layers, (1e-4, 0.01, 0.01, 0.1, 0.1), strict=True):
+        nn.init.normal_(layer.weight, std=deviation)
+        nn.init.zeros_(layer.bias)
+    return model
+
+
+def schedules() -> dict[str, Any]:
+    """The fixed rate with its two drops, as Caffe has it, and the paper's policies; functions of the budget."""
+    return {
+        "fixed, two drops": _dropping,
+        "triangular2": clr.triangular2(BASE_LR, MAX_LR, STEP_SIZE),
+        "triangular": clr.triangular(BASE_LR, MAX_LR, STEP_SIZE),
+        "exp_range": clr.exp_range(BASE_LR, MAX_LR, STEP_SIZE),
+    }
+
+
+def _dropping(steps: int) -> clr.Schedule:
+    """A tenth of the rate after six sevenths of the steps, and a hundredth after thirteen fourteenths."""
+    first = max(1, steps * 6 // 7)
+    second = max(first + 1, steps * 13 // 14)
+    rates = [clr.constant(BASE_LR / 10**power) for power in range(3)]
+    return clr.join(rates, [first, second])
+
+
+@dataclass(frozen=True)
+class Training:
+    """Trains on the data of a folder or an archive, for `clr.compare`.
+
+    Args:
+        path: The data.
+        device: Where to train, such as ``"cuda"``.
+    """
+
+    path: str
+    device: str = "cpu"
+
+    def __call__(self, schedule: clr.Schedule, seed: int, steps: int) -> Iterator[tuple[int, dict[str, float]]]:
+        """Gives the accuracy on the test images, in percent, and the mean loss since the last time."""
+        (images, labels), (test_images, test_labels) = _data(self.path)
+        mean = torch.from_numpy(images.mean(axis=0, dtype=np.float64)).float().to(self.device)
+        torch.manual_seed(seed)
+        model = network().to(self.device)
+        # Caffe has twice the rate, and no decay, for biases.
+        weights, biases = ([own for name, own in model.named_parameters() if name.endswith(kind)] for kind in _KINDS)
+        groups: list[dict[str, Any]] = [{"params": weights, "weight_decay": WEIGHT_DECAY}, {"params": biases}]
+        optimizer = torch.optim.SGD(groups, lr=BASE_LR, momentum=MOMENTUM)
+        scheduler = clr.torch.LRScheduler(optimizer, [schedule, schedule * 2])
+        random = np.random.default_rng(seed)
+        order: NDArray[np.int64] = np.empty(0, np.int64)
+        size = min(BATCH_SIZE, len(images))
+        losses: list[torch.Tensor] = []
+
+        def batch(pixels: NDArray[np.uint8], digits: NDArray[np.uint8]) -> tuple[torch.Tensor, torch.Tensor]:
+            inputs = torch.from_numpy(pixels).to(self.device).float() - mean
+            return inputs, torch.from_numpy(digits).to(self.device).long()
+
+        for step in range(1, steps + 1):
+            if len(order) < size:
+                order = random.permutation(len(images))
+            chosen, order = order[:size], order[size:]
+            inputs, targets = batch(images[chosen], labels[chosen])
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(inputs), targets)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            scheduler.step()
+            losses.append(loss.detach())
+            if step % EVALUATE_EVERY == 0 or step == steps:
+                with torch.no_grad():
+                    right = 0
+                    for at in range(0, len(test_images), 1000):
+                        inputs, targets = batch(test_images[at : at + 1000], test_labels[at : at + 1000])
+                        right += int((model(inputs).argmax(dim=1) == targets).sum())
+                mean_loss = float(torch.stack(losses).mean())
+                yield step, {"accuracy": 100 * right / len(test_images), "loss": mean_loss}
+                losses.clear()
+
+
+_KINDS = ("weight", "bias")
+
+
+@cache
+def _data(path: str) -> tuple[Images, Images]:
+    return load(path)

@@ -1,0 +1,125 @@
+"""The case of CIFAR-10, on files of its format that are made here."""
+
+import io
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import clr
+
+torch = pytest.importorskip("torch")
+
+from clr.study import cifar10  # noqa: E402
+
+COUNT = 20
+
+
+def record(label: int, red: int) -> bytes:
+    """An image with one red level, whose other pixels are known by their place."""
+    planes = [bytes([red]) * 1024, bytes(range(256)) * 4, bytes([255]) * 1024]
+    return bytes([label]) + b"".join(planes)
+
+
+def write(folder: Path, count: int = COUNT) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, name in enumerate((*cifar10.FILES, cifar10.TEST_FILE)):
+        # What can be learned: dark images are even, and bright ones odd.
+        (folder / name).write_bytes(b"".join(record(at % 2, 200 * (at % 2) + number) for at in range(count)))
+    return folder
+
+
+def archive(folder: Path, path: Path) -> Path:
+    with tarfile.open(path, "w:gz") as file:
+        for name in (*cifar10.FILES, cifar10.TEST_FILE):
+            content = (folder / name).read_bytes()
+            info = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
+            info.size = len(content)
+            file.addfile(info, io.BytesIO(content))
+    return path
+
+
+@pytest.mark.parametrize("form", ["folder", "folder above", "archive"])
+def test_the_official_files(tmp_path: Path, form: str) -> None:
+    folder = write(tmp_path / "cifar-10-batches-bin")
+    path = {"folder": folder, "folder above": tmp_path}.get(form) or archive(folder, tmp_path / "cifar.tar.gz")
+    (images, labels), (test_images, test_labels) = cifar10.load(path)
+    assert (images.shape, labels.shape) == ((5 * COUNT, 3, 32, 32), (5 * COUNT,))
+    assert (test_images.shape, test_labels.shape) == ((COUNT, 3, 32, 32), (COUNT,))
+    assert labels[:4].tolist() == [0, 1, 0, 1]
+    assert set(images[0, 0].ravel().tolist()) == {0}  # red comes first
+    assert set(images[COUNT + 1, 0].ravel().tolist()) == {201}  # of the second file
+    assert set(test_images[1, 0].ravel().tolist()) == {205}
+    assert images[3, 1, 0].tolist() == list(range(32))  # row by row
+    assert images[3, 1, 1, 0] == 32
+    assert set(images[3, 2].ravel().tolist()) == {255}
+
+
+def test_files_that_are_not_those(tmp_path: Path) -> None:
+    folder = write(tmp_path / "data")
+    (folder / "data_batch_2.bin").write_bytes(record(1, 0)[:-1])
+    with pytest.raises(ValueError, match=r"data_batch_2.bin must be records of 3073 bytes. Received: 3072 bytes."):
+        cifar10.load(folder)
+    (folder / "data_batch_2.bin").write_bytes(record(10, 0))
+    with pytest.raises(ValueError, match=r"data_batch_2.bin must have labels from 0 to 9. Received: 10."):
+        cifar10.load(folder)
+    (folder / "data_batch_2.bin").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"data_batch_2.bin must be records"):
+        cifar10.load(folder)
+    (folder / "data_batch_2.bin").unlink()
+    with pytest.raises(FileNotFoundError):
+        cifar10.load(folder)
+    (tmp_path / "no.tar.gz").write_bytes(b"no archive")
+    with pytest.raises(ValueError, match="neither a folder nor an archive"):
+        cifar10.load(tmp_path / "no.tar.gz")
+    with tarfile.open(tmp_path / "empty.tar.gz", "w:gz"):
+        pass
+    with pytest.raises(ValueError, match=r"Missing: data_batch_1.bin, .*test_batch.bin"):
+        cifar10.load(tmp_path / "empty.tar.gz")
+
+
+def test_the_network_is_that_of_caffe() -> None:
+    model = cifar10.network()
+    assert [tuple(own.shape) for own in model.parameters()] == [
+        (32, 3, 5, 5), (32,), (32, 32, 5, 5), (32,), (64, 32, 5, 5), (64,), (64, 1024), (64,), (10, 64), (10,),
+    ]  # fmt: skip
+    assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+
+
+def test_the_schedules_are_those_of_the_paper() -> None:
+    made = cifar10.schedules()
+    dropping = made["fixed, two drops"](70_000)
+    assert [dropping(step) for step in (0, 59_999, 60_000, 64_999, 65_000, 69_999)] == pytest.approx(
+        [0.001, 0.001, 0.0001, 0.0001, 0.00001, 0.00001]
+    )
+    assert made["triangular2"] == clr.triangular2(0.001, 0.006, 2000)
+
+
+def test_it_trains_and_can_be_made_again(tmp_path: Path) -> None:
+    train = cifar10.Training(str(write(tmp_path / "data")))
+    first, second = (list(train(clr.constant(1e-4), 0, 30)) for _ in range(2))
+    assert first == second
+    ((step, metrics),) = first
+    assert step == 30
+    assert metrics["accuracy"] == 100.0
+    assert 0 < metrics["loss"] < np.log(10)
+
+
+def test_the_command(tmp_path: Path) -> None:
+    write(tmp_path / "data")
+
+    def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        program = "from clr.cli import main; main()"
+        command = [sys.executable, "-c", program, "study", "cifar10", *arguments]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    done = run("--data", "data", "--steps", "4", "--steps", "2", "--workers", "1")
+    assert done.returncode == 0, done.stderr
+    assert "triangular2" in done.stdout
+    assert (tmp_path / "clr-cifar10.html").read_text().startswith("<!doctype html>")
+    assert len(clr.Comparison.load(tmp_path / "clr-cifar10.sqlite").runs) == 8
+    done = run("--data", "none")
+    assert (done.returncode, done.stderr) == (2, "clr: cannot read none: No such file or directory\n")
