@@ -1,11 +1,11 @@
 # make demo   sets everything up and trains on real digits under each policy
 # make test   sets everything up and runs the tests
-# The rest: check (ruff, mypy), bench, figures, clean.
+# The rest: check (ruff, mypy), bench, study (hours; can be stopped and resumed), figures, clean.
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check bench figures clean
+.PHONY: demo test check bench study figures clean
 
 demo: .venv/installed-demo
 	$(BIN)/clr demo
@@ -20,6 +20,10 @@ check: .venv/installed-dev
 
 bench: .venv/installed-dev
 	$(BIN)/python -m benchmarks
+
+study: .venv/installed-dev
+	$(BIN)/python -m benchmarks.study run
+	$(BIN)/python -m benchmarks.study report
 
 figures: .venv/installed-dev
 	$(BIN)/python docs/figures.py
