@@ -63,11 +63,12 @@ def curves() -> Iterator[Pair]:
     """The rates of ten million steps, per million."""
     steps = np.arange(CURVE)
     amount, looped = CURVE / 1e6, LOOPED / 1e6
-    optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.01)
-    optimizer.step()
     peers = torch.optim.lr_scheduler
-    cyclic = peers.CyclicLR(optimizer, 0.01, 0.1, 2000, cycle_momentum=False)
-    restarts = peers.CosineAnnealingWarmRestarts(optimizer, 2000)
+    optimizers = [torch.optim.SGD([torch.zeros(1)], lr=0.01) for _ in range(2)]
+    cyclic = peers.CyclicLR(optimizers[0], 0.01, 0.1, 2000, cycle_momentum=False)
+    restarts = peers.CosineAnnealingWarmRestarts(optimizers[1], 2000)
+    for optimizer in optimizers:
+        optimizer.step()
 
     def loop(scheduler: Any) -> None:
         for _ in range(LOOPED):
@@ -80,11 +81,11 @@ def curves() -> Iterator[Pair]:
     ):
         yield f"NumPy, {name}, {million}", partial(schedule, steps), other_name, partial(loop, other), amount, looped
     counts = jnp.arange(CURVE)
-    ours, theirs = jax.jit(clr.one_cycle(0.1, CURVE)), jax.jit(optax.cosine_onecycle_schedule(CURVE, 0.1))
+    ours, theirs = jax.jit(clr.one_cycle(0.1, CURVE)), jax.jit(jax.vmap(optax.cosine_onecycle_schedule(CURVE, 0.1)))
     yield (
         f"JAX jit, one_cycle, {million}",
         lambda: jax.block_until_ready(ours(counts)),
-        "optax.cosine_onecycle_schedule",
+        "optax.cosine_onecycle_schedule, in vmap",
         lambda: jax.block_until_ready(theirs(counts)),
         amount,
         amount,
