@@ -81,12 +81,44 @@ def test_files_that_are_not_those(tmp_path: Path) -> None:
         cifar10.load(tmp_path / "empty.tar.gz")
 
 
-def test_the_network_is_that_of_caffe() -> None:
-    model = cifar10.network()
-    assert [tuple(own.shape) for own in model.parameters()] == [
-        (32, 3, 5, 5), (32,), (32, 32, 5, 5), (32,), (64, 32, 5, 5), (64,), (64, 1024), (64,), (10, 64), (10,),
-    ]  # fmt: skip
+CONVOLUTIONS = [(32, 3, 5, 5), (32,), (32, 32, 5, 5), (32,), (64, 32, 5, 5), (64,)]
+
+
+@pytest.mark.parametrize(
+    ("name", "dense", "count"),
+    [("full", [(10, 1024), (10,)], 89_578), ("quick", [(64, 1024), (64,), (10, 64), (10,)], 145_578)],
+)
+def test_the_networks_are_those_of_caffe(name: str, dense: list[tuple[int, ...]], count: int) -> None:
+    model = cifar10.network(name)
+    assert [tuple(own.shape) for own in model.parameters()] == CONVOLUTIONS + dense
+    assert sum(own.numel() for own in model.parameters()) == count
     assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+
+
+def test_the_full_network_normalizes_as_caffe_does() -> None:
+    normalize = next(layer for layer in cifar10.network("full") if not type(layer).__module__.startswith("torch"))
+    image = np.random.default_rng(0).uniform(-200, 200, (4, 5))
+    expected = np.empty_like(image)
+    for row in range(4):
+        for column in range(5):
+            near = image[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2]
+            expected[row, column] = image[row, column] / (1 + 5e-5 / 9 * (near**2).sum()) ** 0.75
+    assert normalize(torch.tensor(image)[None, None])[0, 0].numpy() == pytest.approx(expected, rel=1e-12)
+
+
+# Rate and weight decay of weights and biases, layer by layer, as they stand in Caffe's files.
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("full", [(1, 0.004), (2, 0.004), (1, 0.004), (2, 0.004), (1, 0.004), (1, 0.004), (1, 1.0), (2, 0.0)]),
+        ("quick", [(1, 0.004), (2, 0.004)] * 5),
+    ],
+)
+def test_rates_and_decays_are_those_of_caffe(name: str, expected: list[tuple[float, float]]) -> None:
+    model = cifar10.network(name)
+    groups, multiples = cifar10.groups(name, model)
+    assert [(multiple, group["weight_decay"]) for multiple, group in zip(multiples, groups, strict=True)] == expected
+    assert [own for group in groups for own in group["params"]] == list(model.parameters())
 
 
 def test_the_schedules_are_those_of_the_paper() -> None:
@@ -98,8 +130,9 @@ def test_the_schedules_are_those_of_the_paper() -> None:
     assert made["triangular2"] == clr.triangular2(0.001, 0.006, 2000)
 
 
-def test_it_trains_and_can_be_made_again(tmp_path: Path) -> None:
-    train = cifar10.Training(str(write(tmp_path / "data")))
+@pytest.mark.parametrize("network", ["full", "quick"])
+def test_it_trains_and_can_be_made_again(tmp_path: Path, network: str) -> None:
+    train = cifar10.Training(str(write(tmp_path / "data")), network)
     first, second = (list(train(clr.constant(1e-4), 0, 30)) for _ in range(2))
     assert first == second
     ((step, metrics),) = first
@@ -119,7 +152,10 @@ def test_the_command(tmp_path: Path) -> None:
     done = run("--data", "data", "--steps", "4", "--steps", "2", "--workers", "1")
     assert done.returncode == 0, done.stderr
     assert "triangular2" in done.stdout
-    assert (tmp_path / "clr-cifar10.html").read_text().startswith("<!doctype html>")
-    assert len(clr.Comparison.load(tmp_path / "clr-cifar10.sqlite").runs) == 8
+    assert (tmp_path / "clr-cifar10-full.html").read_text().startswith("<!doctype html>")
+    assert len(clr.Comparison.load(tmp_path / "clr-cifar10-full.sqlite").runs) == 8
+    done = run("--data", "data", "--network", "quick", "--steps", "2", "--workers", "0")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "clr-cifar10-quick.sqlite").exists()
     done = run("--data", "none")
     assert (done.returncode, done.stderr) == (2, "clr: cannot read none: No such file or directory\n")
