@@ -14,7 +14,6 @@ from sklearn.model_selection import train_test_split
 from torch import nn
 
 Data = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]  # inputs and targets to train on, and to test on
-CONTEXT = 32  # characters
 
 
 @dataclass(frozen=True)
@@ -80,20 +79,24 @@ def _mnist1d(seed: int) -> Data:
 
 
 @cache
-def _library() -> Data:
-    """Standard-library sources as sequences of characters; the targets are the next ones."""
+def _library(context: int, held_out: int) -> Data:
+    """Standard-library sources as sequences of so many characters; the targets are the next ones."""
     files = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))[:60]
     parts = []
     for own in ([file for at, file in enumerate(files) if at % 10], files[::10]):
         text = "".join(file.read_text(encoding="utf-8") for file in own)
         codes = torch.tensor([code if code < 128 else 63 for code in map(ord, text)])
-        parts.append(codes[: len(codes) // (CONTEXT + 1) * (CONTEXT + 1)].view(-1, CONTEXT + 1))
-    train, test = parts[0], parts[1][:1500]
+        parts.append(codes[: len(codes) // (context + 1) * (context + 1)].view(-1, context + 1))
+    train, test = parts[0], parts[1][:held_out]
     return train[:, :-1], train[:, 1:], test[:, :-1], test[:, 1:]
 
 
 def _chars(seed: int) -> Data:
-    return _library()
+    return _library(32, 1500)
+
+
+def _long_chars(seed: int) -> Data:
+    return _library(64, 500)
 
 
 class _Recurrent(nn.Module):
@@ -110,16 +113,16 @@ class _Recurrent(nn.Module):
 
 
 class _Transformer(nn.Module):
-    """Two causal layers over characters."""
+    """Causal layers over characters."""
 
-    def __init__(self) -> None:
+    def __init__(self, context: int, width: int, layers: int) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(128, 48)
-        self.positions = nn.Parameter(0.02 * torch.randn(CONTEXT, 48))
-        layer = nn.TransformerEncoderLayer(48, 4, 96, dropout=0.0, batch_first=True, norm_first=True)
-        self.layers = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
-        self.head = nn.Linear(48, 128)
-        self.register_buffer("mask", nn.Transformer.generate_square_subsequent_mask(CONTEXT), persistent=False)
+        self.embedding = nn.Embedding(128, width)
+        self.positions = nn.Parameter(0.02 * torch.randn(context, width))
+        layer = nn.TransformerEncoderLayer(width, 4, 2 * width, dropout=0.0, batch_first=True, norm_first=True)
+        self.layers = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+        self.head = nn.Linear(width, 128)
+        self.register_buffer("mask", nn.Transformer.generate_square_subsequent_mask(context), persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         result: torch.Tensor = self.head(
@@ -190,8 +193,11 @@ TASKS = {
         Task("mnist1d_mlp", True, 1600, _mnist1d, _mnist1d_mlp, batch_size=64, **_CLASSES),
         Task("mnist1d_cnn", False, 1200, _mnist1d, _mnist1d_cnn, batch_size=64, **_CLASSES),
         Task("mnist1d_gru", False, 1200, _mnist1d, _Recurrent, batch_size=64, **_CLASSES),
-        Task("chars", True, 480, _chars, _Transformer, **_CLASSES),
+        Task("chars", True, 480, _chars, lambda: _Transformer(32, 48, 2), **_CLASSES),
         Task("breast_cancer", True, 400, _breast_cancer, _table(30, 2), **_CLASSES),
         Task("diabetes", False, 400, _diabetes, _table(10, 1), nn.functional.mse_loss, _explained),
     )
 }
+# Hours on two cores: for the study of schedules alone.
+LARGE = Task("chars_large", False, 3000, _long_chars, lambda: _Transformer(64, 64, 3), **_CLASSES)
+ALL = TASKS | {LARGE.name: LARGE}

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import clr
 import clr.torch
-from benchmarks.bounds.tasks import TASKS, Task
+from benchmarks.bounds.tasks import ALL, TASKS, Task
 
 OPTIMIZERS = ("sgd", "adamw")
 CYCLES = 4  # so that a training ends at the lower bound
@@ -60,7 +60,7 @@ def train(name: str, optimizer_name: str, seed: int, base_lr: float, max_lr: flo
 
 def fresh(name: str, optimizer_name: str, seed: int) -> tuple[Task, nn.Module, torch.optim.Optimizer, DataLoader[Any]]:
     """A task at its start, with a loader of its batches."""
-    task = TASKS[name]
+    task = ALL[name]
     torch.manual_seed(seed)
     x, y, _, _ = task.load(seed)
     model = task.build()

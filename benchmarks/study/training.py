@@ -1,7 +1,7 @@
 """One training of a task under a schedule, for `clr.compare`."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +11,11 @@ from torch import nn
 
 import clr
 import clr.torch
-from benchmarks.bounds.tasks import TASKS, Task
-from benchmarks.bounds.training import optimizer_of
+from benchmarks.bounds.tasks import ALL, Task
+from benchmarks.bounds.training import fresh, optimizer_of
 
-EVALUATIONS = 40  # per training at the largest budget; at a smaller one as often per update
 RANGE_TEST_SEED = 1000  # none of those that are trained with
+CALIBRATION = 512  # inputs from which batch normalization is computed for averaged weights
 
 
 @dataclass(frozen=True)
@@ -34,23 +34,21 @@ class Training:
     Args:
         task: The name of the task.
         optimizer: ``"sgd"`` or ``"adamw"``.
-        full: The largest budget, in updates.
+        every: Updates from one evaluation to the next.
     """
 
     task: str
     optimizer: str
-    full: int
+    every: int
 
     def __call__(self, schedule: Any, seed: int, steps: int) -> Iterator[tuple[int, dict[str, float]]]:
-        """Gives the metric in points, and the mean loss since the last time."""
+        """Gives the metric in points."""
         torch.set_num_threads(1)
-        task = TASKS[self.task]
+        task = ALL[self.task]
         torch.manual_seed(seed)
         x, y, x_test, y_test = task.load(seed)
         model = task.build()
         optimizer, scheduler = self._driven(model, schedule)
-        every = max(1, self.full // EVALUATIONS)
-        losses: list[float] = []
         order = torch.empty(0, dtype=torch.int64)
         for step in range(1, steps + 1):
             if len(order) < task.batch_size:
@@ -62,13 +60,10 @@ class Training:
             optimizer.step()
             if scheduler is not None and step < steps:
                 scheduler.step()
-            losses.append(loss.item())
-            if step % every == 0 or step == steps or not math.isfinite(losses[-1]):
-                yield (
-                    step,
-                    {"metric": _score(task, model, optimizer, x_test, y_test), "loss": sum(losses) / len(losses)},
-                )
-                losses.clear()
+            if not math.isfinite(loss.item()):
+                yield step, {"metric": math.nan}
+            if step % self.every == 0 or step == steps:
+                yield step, {"metric": _score(task, model, optimizer, x, x_test, y_test)}
 
     def _driven(self, model: nn.Module, schedule: Any) -> tuple[Any, Any]:
         """The optimizer, and what drives its rate."""
@@ -76,7 +71,7 @@ class Training:
             if self.optimizer == "sgd":
                 optimizer: Any = schedulefree.SGDScheduleFree(model.parameters(), lr=schedule.lr, momentum=0.9)
             else:
-                optimizer = schedulefree.AdamWScheduleFree(model.parameters(), lr=schedule.lr)
+                optimizer = schedulefree.AdamWScheduleFree(model.parameters(), lr=schedule.lr, weight_decay=0.01)
             optimizer.train()
             return optimizer, None
         optimizer = optimizer_of(self.optimizer, model)
@@ -86,7 +81,7 @@ class Training:
             group["lr"] = schedule.lr
         peers = torch.optim.lr_scheduler
         steps = schedule.steps
-        makers: dict[str, Any] = {
+        makers: dict[str, Callable[[], Any]] = {
             "step decay": lambda: peers.MultiStepLR(optimizer, [steps // 2, steps * 3 // 4], 0.1),
             "exponential": lambda: peers.ExponentialLR(optimizer, 0.01 ** (1 / steps)),
             "cosine": lambda: peers.CosineAnnealingLR(optimizer, steps),
@@ -97,23 +92,38 @@ class Training:
 
 def range_test(name: str, optimizer_name: str) -> clr.RangeTest:
     """The range test of a task, with batches and weights of its own."""
-    from benchmarks.bounds.training import fresh
-
     torch.set_num_threads(1)
     task, model, optimizer, loader = fresh(name, optimizer_name, RANGE_TEST_SEED)
     test: clr.RangeTest = clr.torch.range_test(model, optimizer, task.loss_fn, loader)
     return test
 
 
-def _score(task: Task, model: nn.Module, optimizer: Any, x: torch.Tensor, y: torch.Tensor) -> float:
+def _score(
+    task: Task, model: nn.Module, optimizer: Any, x: torch.Tensor, x_test: torch.Tensor, y_test: torch.Tensor
+) -> float:
     """The metric, with the weights that the optimizer would have used."""
     free = hasattr(optimizer, "eval")
-    model.eval()
     if free:
         optimizer.eval()
+        _calibrate(model, x[:CALIBRATION])
+    model.eval()
     with torch.no_grad():
-        score = task.score(model(x), y)
+        score = task.score(model(x_test), y_test)
     model.train()
     if free:
         optimizer.train()
     return score
+
+
+def _calibrate(model: nn.Module, x: torch.Tensor) -> None:
+    """Batch normalization's means and variances for averaged weights, as schedule-free's authors ask for."""
+    norms: list[Any] = [layer for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    if not norms:
+        return
+    usual = [layer.momentum for layer in norms]
+    for layer in norms:
+        layer.momentum = 1.0
+    with torch.no_grad():
+        model(x)
+    for layer, momentum in zip(norms, usual, strict=True):
+        layer.momentum = momentum

@@ -4,9 +4,8 @@ Importing this package imports no framework, no NumPy and no matplotlib.
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from clr.comparison import Comparison, compare
 from clr.compose import join, momentum, warmup
 from clr.policies import (
     constant,
@@ -29,15 +28,22 @@ from clr.suggest import Bounds, NoBoundsError
 from clr.sweep import RangeTest, range_test
 from clr.tensorflow import cyclic_learning_rate
 
+if TYPE_CHECKING:
+    from clr.comparison import Comparison, compare
+
 __version__ = "0.1.0"
 
-_ADAPTERS = ("keras", "torch")  # modules that import their framework, and so are imported when they are asked for
+# What is imported when it is asked for: modules that import their framework, and what most programs do without.
+_ADAPTERS = ("keras", "torch")
+_LATE = {"Comparison": "clr.comparison", "compare": "clr.comparison"}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _ADAPTERS:
-        raise AttributeError(f"module 'clr' has no attribute {name!r}")
-    return importlib.import_module(f"clr.{name}")
+    if name in _ADAPTERS:
+        return importlib.import_module(f"clr.{name}")
+    if name in _LATE:
+        return getattr(importlib.import_module(_LATE[name]), name)
+    raise AttributeError(f"module 'clr' has no attribute {name!r}")
 
 
 __all__ = [

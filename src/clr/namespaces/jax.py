@@ -1,6 +1,7 @@
 """JAX's namespaces: arrays of steps, which may be traced, in 64 bits where those are enabled and else in 32."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -8,6 +9,8 @@ import jax.numpy as jnp
 
 from clr import checks
 from clr.namespaces import Enter, Namespace, ScaleFn, by_parts, power
+
+_FEW = 8  # rows of a table
 
 
 class Jax64:
@@ -34,12 +37,24 @@ class Jax64:
 
     @classmethod
     def search(cls, starts: Sequence[int], step: Any) -> Any:
-        return jnp.searchsorted(jnp.asarray(starts, cls.integer), step, side="right") - 1
+        method = "compare_all" if len(starts) <= _FEW else "scan"
+        return jnp.searchsorted(jnp.asarray(starts, cls.integer), step, side="right", method=method) - 1
 
     @classmethod
     def take(cls, rows: Sequence[Any], index: Any) -> Any:
-        columns = zip(*rows, strict=True)
-        return [jnp.asarray(c, cls.integer if isinstance(c[0], int) else cls.floating)[index] for c in columns]
+        return [cls._taken(column, index) for column in zip(*rows, strict=True)]
+
+    @classmethod
+    def _taken(cls, column: Sequence[Any], index: Any) -> Any:
+        kind = cls.integer if isinstance(column[0], int) else cls.floating
+        if len(column) > _FEW:
+            return jnp.asarray(column, kind)[index]
+        # Of a few, comparisons that XLA fuses with all the rest are faster than a look into memory.
+        result = jnp.full(index.shape, column[0], kind)
+        for number, (before, value) in enumerate(pairwise(column), 1):
+            if value != before:
+                result = jnp.where(index >= number, kind(value), result)
+        return result
 
     @classmethod
     def real(cls, integers: Any) -> Any:
