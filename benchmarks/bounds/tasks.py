@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_wine
 from sklearn.model_selection import train_test_split
 from torch import nn
 
@@ -46,7 +46,14 @@ def _digits(seed: int) -> Data:
 
 
 def _breast_cancer(seed: int) -> Data:
-    data = load_breast_cancer()
+    return _classes(load_breast_cancer(), seed)
+
+
+def _wine(seed: int) -> Data:
+    return _classes(load_wine(), seed)
+
+
+def _classes(data: Any, seed: int) -> Data:
     x, x_test, y, y_test = _split(data.data, data.target, seed)
     x, x_test = _standardized(x, x_test)
     return _tensors(x, x_test, y, y_test)
@@ -100,15 +107,16 @@ def _long_chars(seed: int) -> Data:
 
 
 class _Recurrent(nn.Module):
-    """A GRU over tenths of the signal."""
+    """A GRU over equal parts of the input, such as the rows of an image."""
 
-    def __init__(self) -> None:
+    def __init__(self, part: int, width: int) -> None:
         super().__init__()
-        self.gru = nn.GRU(4, 48, batch_first=True)
-        self.head = nn.Linear(48, 10)
+        self.part = part
+        self.gru = nn.GRU(part, width, batch_first=True)
+        self.head = nn.Linear(width, 10)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        result: torch.Tensor = self.head(self.gru(x.view(-1, 10, 4))[0][:, -1])
+        result: torch.Tensor = self.head(self.gru(x.reshape(len(x), -1, self.part))[0][:, -1])
         return result
 
 
@@ -192,9 +200,11 @@ TASKS = {
         Task("digits_mlp", False, 800, _digits, _digits_mlp, **_CLASSES),
         Task("mnist1d_mlp", True, 1600, _mnist1d, _mnist1d_mlp, batch_size=64, **_CLASSES),
         Task("mnist1d_cnn", False, 1200, _mnist1d, _mnist1d_cnn, batch_size=64, **_CLASSES),
-        Task("mnist1d_gru", False, 1200, _mnist1d, _Recurrent, batch_size=64, **_CLASSES),
+        Task("mnist1d_gru", False, 1200, _mnist1d, lambda: _Recurrent(4, 48), batch_size=64, **_CLASSES),
         Task("chars", True, 480, _chars, lambda: _Transformer(32, 48, 2), **_CLASSES),
         Task("breast_cancer", True, 400, _breast_cancer, _table(30, 2), **_CLASSES),
+        Task("wine", False, 300, _wine, _table(13, 3), **_CLASSES),
+        Task("digits_gru", False, 600, _digits, lambda: _Recurrent(8, 32), **_CLASSES),
         Task("diabetes", False, 400, _diabetes, _table(10, 1), nn.functional.mse_loss, _explained),
     )
 }

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 import clr
+from benchmarks.bounds.tasks import LARGE
 from benchmarks.bounds.training import OPTIMIZERS
 from benchmarks.study.training import Peer, Training, range_test
 from clr.comparison.result import Interval, interval
@@ -37,15 +38,15 @@ class Plan(NamedTuple):
 
 
 PLANS = {
-    "breast_cancer": Plan(1600, 40, 10),
-    "diabetes": Plan(1600, 40, 10),
-    "digits_mlp": Plan(3200, 80, 10),
-    "mnist1d_mlp": Plan(3200, 80, 10),
-    "digits_cnn": Plan(1440, 36, 10),
-    "mnist1d_cnn": Plan(1200, 30, 10),
-    "mnist1d_gru": Plan(1200, 30, 5),
-    "chars": Plan(960, 48, 5),
-    "chars_large": Plan(3000, 150, 2),
+    "breast_cancer": Plan(3200, 80, 10),
+    "diabetes": Plan(3200, 80, 10),
+    "digits_mlp": Plan(4800, 120, 10),
+    "mnist1d_mlp": Plan(4800, 120, 10),
+    "digits_cnn": Plan(1920, 48, 10),
+    "mnist1d_cnn": Plan(2400, 60, 5),
+    "mnist1d_gru": Plan(2400, 60, 5),
+    "chars": Plan(960, 48, 3),
+    LARGE.name: Plan(3000, 150, 2),
 }
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Does it train better?")
