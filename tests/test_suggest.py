@@ -3,6 +3,7 @@
 import copy
 import math
 import pickle
+import re
 from collections.abc import Callable
 from functools import partial
 from statistics import mean
@@ -16,31 +17,46 @@ from clr.suggest import RULES, smooth
 from tests import curves
 from tests.curves import measured
 
-HALF = 0.5  # of a decade, by which bounds may be off where there is noise
+QUARTER = 0.25  # of a decade, by which bounds may be off where there is noise
 
 
-# Where the loss starts to fall, where it stops, and where it rises again, as powers of ten.
+# Where the loss has risen from its lowest by a tenth of its fall, or the curve ends, as powers of ten: the upper bound
+# is two fifths of that, and the lower a tenth of the upper.
 @pytest.mark.parametrize("noise", [0.0, 0.02, 0.1])
 @pytest.mark.parametrize(
-    ("curve", "starts", "stops", "ragged"),
+    ("curve", "turns"),
     [
-        (curves.valley, -4, -2, -1),
-        (curves.plateau, -5, -3.5, -0.5),
-        (curves.nan_tail, -4, -1.5, -1),
-        (curves.two_valleys, -5, -4, -3.5),
-        (lambda x: curves.valley(x) - 30, -4, -2, -1),
-        (lambda x: curves.valley(x) + 5 * (abs(x + 6) < 0.03), -4, -2, -1),
+        (curves.valley, -0.987),  # 1000 (x + 1) ** 2 = 0.18
+        (curves.plateau, -0.487),
+        (curves.nan_tail, -1),
+        (curves.two_valleys, -3.425),  # 0.12 above the bottom of the first, on a slope of 1.6
+        (lambda x: curves.valley(x) - 30, -0.987),
+        (lambda x: curves.valley(x) + 5 * (abs(x + 6) < 0.03), -0.987),
     ],
     ids=["valley", "plateau", "NaN tail", "two valleys", "negative", "early spike"],
 )
-def test_known_bounds(
-    curve: Callable[[float], float], starts: float, stops: float, ragged: float, noise: float
-) -> None:
+def test_known_bounds(curve: Callable[[float], float], turns: float, noise: float) -> None:
     for seed in range(5):
         bounds = measured(curve, noise, seed).bounds()
-        assert abs(math.log10(bounds.base_lr) - starts) < HALF
-        assert stops - HALF < math.log10(bounds.max_lr) < ragged
+        assert math.log10(bounds.max_lr) == pytest.approx(turns + math.log10(2 / 5), abs=QUARTER)
+        assert bounds.base_lr == pytest.approx(bounds.max_lr / 10)
         assert 0 < bounds.confidence <= 1
+
+
+def test_the_reason_says_where_the_loss_starts_to_fall_is_lowest_and_turns() -> None:
+    found = [float(number) for number in re.findall(r"at ([\d.e-]+\d)", measured(curves.valley).bounds().reason)]
+    for rate, power in zip(found, (-3.8, -1.5, -0.987), strict=True):
+        assert math.log10(rate) == pytest.approx(power, abs=0.6 if power == -1.5 else 0.1)  # flat from -2 to -1
+
+
+def test_a_lower_bound_that_was_not_tried_is_refused() -> None:
+    def sudden(x: float) -> float:  # falls and turns within a decade of the range's start
+        return 2 - 1.8 * curves.rise(x, -2.7, -2.5) + curves.explosion(x, -2.2)
+
+    with pytest.raises(clr.NoBoundsError, match=r"a tenth of .* is not within the test") as refusal:
+        measured(sudden, min_lr=1e-3, num_steps=1000).bounds()
+    assert (refusal.value.kind, refusal.value.advice) == ("narrow", "Make `min_lr` smaller.")
+    assert measured(sudden, min_lr=1e-5, num_steps=1000).bounds().base_lr > 1e-5
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.02, 0.1])
@@ -118,7 +134,7 @@ def test_rules_on_a_parabola(rule: str) -> None:
 
     rate = math.log10(measured(curve).suggest(rule))
     expected = {"steepest": -4.0, "minimum": -3.0, "valley": -4.0, "slide": -2.3}[rule]
-    assert abs(rate - expected) < HALF
+    assert abs(rate - expected) < 0.5  # of a decade
 
 
 def test_steps_that_grow_evenly_have_bounds_too() -> None:
@@ -127,8 +143,9 @@ def test_steps_that_grow_evenly_have_bounds_too() -> None:
         return 2 - curves.rise(rate, 0.1, 0.5) + 100 * max(0.0, rate - 0.8)
 
     base_lr, max_lr = measured(curve, min_lr=0.001, max_lr=1.0, growth="linear").bounds()
-    assert base_lr == pytest.approx(0.1, abs=0.06)
-    assert 0.5 / 2 - 0.06 < max_lr < 0.8
+    # It has risen by a tenth of its fall, which is 1, at 0.801.
+    assert max_lr == pytest.approx(0.801 * 2 / 5, abs=0.02)
+    assert base_lr == pytest.approx(max_lr / 10)
 
 
 SHAPES = [curves.valley, curves.plateau, curves.nan_tail, curves.two_valleys]

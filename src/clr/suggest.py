@@ -14,7 +14,9 @@ from statistics import median
 
 FEWEST = 20  # points, below which a curve says nothing
 LATE = 0.1  # of the fall: so deep, the loss is said to have begun to fall
-MARGIN = 2.0  # from the rate of the lowest loss: cycles come back to their upper bound, and the test does not
+RAGGED = 0.1  # of the fall: so far above its lowest, the loss has turned
+MARGIN = 2.5  # from the rate at which it has: cycles come back to their upper bound, and the test does not
+RATIO = 10.0  # of the upper bound to the lower one
 RISE = 0.3  # of the fall: so far above its lowest, the loss is said to diverge
 CLEAR = 6.0  # standard errors of the smoothed loss: a fall below that may be chance
 NOISE = 0.15  # of the fall: so large a noise halves the confidence
@@ -43,8 +45,8 @@ class Bounds:
     """The bounds of a cyclical learning rate. They unpack to the pair: ``base_lr, max_lr = bounds``.
 
     Attributes:
-        base_lr: The rate at which the loss starts to fall.
-        max_lr: The rate at which it stops falling or turns ragged.
+        base_lr: A tenth of the upper bound.
+        max_lr: Two fifths of the rate at which the loss has stopped falling and turns.
         confidence: From 0 to 1: how small the noise is beside the fall, and how many of the single-rate rules agree.
         reason: How they were found, in words.
     """
@@ -201,23 +203,42 @@ class Curve:
                 "Make `min_lr` smaller.",
             )
 
+    @cached_property
+    def turn(self) -> int:
+        """The last point, from the lowest on, before the curve has risen by a part of its fall, or ends."""
+        level = self.smoothed[self.lowest] + max(RAGGED * self.fall, 3 * self.error)
+        at = self.lowest
+        while at + 1 < len(self.smoothed) and self.smoothed[at + 1] <= level:
+            at += 1
+        return at
+
     def bounds(self) -> Bounds:
         """The bounds, or a NoBoundsError."""
         self.check()
-        base_lr, max_lr = self.rates[self.below(LATE)], self.rates[self.lowest] / MARGIN
-        if max_lr <= base_lr:
+        starts, turns = self.rates[self.below(LATE)], self.rates[self.turn]
+        max_lr = turns / MARGIN
+        base_lr = max_lr / RATIO
+        if max_lr <= starts:
             raise NoBoundsError(
                 "narrow", "The loss falls from its start to its lowest at almost the same rate.", "Take more steps."
             )
-        agreed = [name for name in RULES if base_lr <= self._rate(name) <= max_lr]
+        if base_lr <= self.rates[0]:
+            raise NoBoundsError(
+                "narrow",
+                f"The lower bound, a tenth of {max_lr:.3g}, is not within the test, which starts at "
+                f"{self.rates[0]:.3g}.",
+                "Make `min_lr` smaller.",
+            )
+        agreed = [name for name in RULES if starts <= self._rate(name) <= max_lr]
         calm = 1 / (1 + self.noise / self.fall / NOISE)
         confidence = calm * (3 + len(agreed) / len(RULES)) / 4
         return Bounds(
             base_lr,
             max_lr,
             confidence,
-            f"The loss starts to fall at {base_lr:.3g} and is lowest at {max_lr * MARGIN:.3g}, twice {max_lr:.3g}. "
-            f"Its noise is {self.noise / self.fall:.1%} of the fall; "
+            f"The loss starts to fall at {starts:.3g}, is lowest at {self.rates[self.lowest]:.3g} and turns at "
+            f"{turns:.3g}: max_lr is {1 / MARGIN:g} of that, and base_lr {1 / RATIO:g} of max_lr. "
+            f"The noise is {self.noise / self.fall:.1%} of the fall; "
             + (f"{', '.join(agreed)} agree." if agreed else "none of the single-rate rules agrees."),
         )
 
