@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 import clr
+import clr.plot
+from benchmarks import packed
 from benchmarks.bounds.tasks import LARGE
 from benchmarks.bounds.training import OPTIMIZERS
 from benchmarks.study.training import Peer, Training, range_test
@@ -99,6 +101,7 @@ def run(
     fixed_only: Annotated[bool, typer.Option(help="Train at the fixed rates alone.")] = False,
 ) -> None:
     """Train what has not been trained yet. Ctrl-C ends it, and the next run goes on."""
+    packed.unpack(results)
     results.mkdir(parents=True, exist_ok=True)
     for name in task or PLANS:
         plan = PLANS[name]
@@ -249,7 +252,7 @@ Rows = list[list[str]]
 
 def answers(pairs: list[Pair]) -> Iterator[tuple[str, list[str], Rows]]:
     """The tables, each with what it says and its headings."""
-    names = [name for name in pairs[0].names if not name.endswith(tuple(OFF))]
+    names = _compared(pairs)
     rows = []
     for name in names:
         shares = [pair.iterations(name) for pair in pairs]
@@ -264,7 +267,7 @@ def answers(pairs: list[Pair]) -> Iterator[tuple[str, list[str], Rows]]:
     )
     rows = []
     for name in names:
-        gaps = [Number.of([pair.final(name, share) - pair.final(FIXED, share) for pair in pairs]) for share in SHARES]
+        gaps = [_gap(pairs, name, FIXED, share) for share in SHARES]
         lost = sum(pair.lost(name, share) for pair in pairs for share in SHARES)
         rows.append([name, *map(str, gaps), f"{lost}"])
     yield (
@@ -275,9 +278,7 @@ def answers(pairs: list[Pair]) -> Iterator[tuple[str, list[str], Rows]]:
     rows = []
     for name in OURS:
         for peer in PEERS:
-            gaps = [
-                Number.of([pair.final(name, share) - pair.final(peer, share) for pair in pairs]) for share in SHARES
-            ]
+            gaps = [_gap(pairs, name, peer, share) for share in SHARES]
             rows.append([name, peer, *map(str, gaps)])
     yield "Ours less another, in points", ["schedule", "against", "at 1/4", "at 1/2", "at 1"], rows
     rows = []
@@ -290,6 +291,16 @@ def answers(pairs: list[Pair]) -> Iterator[tuple[str, list[str], Rows]]:
         ["schedule", "3 times too high", "3 times too low"],
         rows,
     )
+
+
+def _compared(pairs: list[Pair]) -> list[str]:
+    """The schedules with bounds as they were found."""
+    return [name for name in pairs[0].names if not name.endswith(tuple(OFF))]
+
+
+def _gap(pairs: list[Pair], name: str, other: str, share: int) -> Number:
+    """By how much the final metric of one is above that of another."""
+    return Number.of([pair.final(name, share) - pair.final(other, share) for pair in pairs])
 
 
 def _beside(pair: Pair, aside: int) -> float:
@@ -311,6 +322,51 @@ def details(pairs: list[Pair]) -> tuple[str, list[str], Rows]:
 
 
 @app.command()
+def draw(
+    results: FolderOption = RESULTS,
+    out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("docs/figures/study.png"),
+) -> None:
+    """Draw how far each schedule is from the best fixed rate of the same budget, and how soon it is as good."""
+    from matplotlib import pyplot
+
+    packed.unpack(results)
+    pairs = load(results)
+    names = _compared(pairs)[::-1]
+    _, axes = pyplot.subplots(1, 2, figsize=(9, 4.5), layout="constrained", sharey=True)
+    for number, share in enumerate(SHARES):
+        for at, name in enumerate(names):
+            _bar(axes[0], _gap(pairs, name, FIXED, share), at + (1 - number) * 0.22, f"C{number}")
+        axes[0].plot([], [], "o", color=f"C{number}", label=f"1/{share} of the updates" if share > 1 else "all updates")
+    for at, name in enumerate(names):
+        _bar(axes[1], Number.of([pair.iterations(name) for pair in pairs]), at, "C0")
+    axes[0].axvline(0, color="0.6", linewidth=1)
+    axes[0].set_xlabel("points above the best fixed rate of the same budget")
+    axes[0].legend(fontsize="small")
+    axes[1].axvline(1 / 3, color="0.6", linewidth=1, linestyle=":")
+    axes[1].set_xlim(0, 1.05)
+    axes[1].set_xlabel("share of updates until as good as the best fixed rate at the end")
+    axes[0].set_yticks(range(len(names)), names)
+    for ax in axes:
+        ax.grid(axis="x", alpha=0.3)
+    clr.plot.save(axes[0], out)
+    print(out)
+
+
+def _bar(ax: Any, number: Number, height: float, color: str) -> None:
+    """A median with its interval; an end that is infinite leaves the picture."""
+    low, high = number.spread or (number.value, number.value)
+    ax.plot([low, min(high, 1e3)], [height, height], color=color, linewidth=1.5)
+    if math.isfinite(number.value):
+        ax.plot(number.value, height, "o", color=color, markersize=4)
+
+
+@app.command()
+def pack(results: FolderOption = RESULTS) -> None:
+    """Keep the runs in one small file, from which `run` and `report` go on elsewhere."""
+    print(packed.pack(results))
+
+
+@app.command()
 def report(
     results: FolderOption = RESULTS,
     pages: Annotated[bool, typer.Option(help="Write a page of HTML for each task and optimizer.")] = False,
@@ -318,6 +374,7 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
 ) -> None:
     """Print the answers over the tasks."""
+    packed.unpack(results)
     pairs = load(results)
     if not pairs:
         raise typer.BadParameter(f"{results} has no runs of all schedules: `run` makes them")

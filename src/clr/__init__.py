@@ -6,6 +6,7 @@ Importing this package imports no framework, no NumPy and no matplotlib.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from clr.advice import Advice, advise
 from clr.compose import join, momentum, warmup
 from clr.policies import (
     constant,
@@ -47,11 +48,13 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
+    "Advice",
     "Bounds",
     "Comparison",
     "NoBoundsError",
     "RangeTest",
     "Schedule",
+    "advise",
     "compare",
     "constant",
     "cyclic",

@@ -161,7 +161,10 @@ class RangeTest:
         return Curve(rates, values, ended=self.stop in _BURST)
 
     def bounds(self) -> Bounds:
-        """Where the loss starts to fall and where it stops falling (Smith 2017, section 3.3).
+        """The bounds of a cyclical learning rate (Smith 2017, section 3.3).
+
+        The upper one is two fifths of the rate at which the loss has ceased to fall, and has risen again by a tenth of
+        its fall; the lower one a tenth of the upper. Both numbers were chosen by training real tasks.
 
         Raises:
             NoBoundsError: The curve has no such rates within the test; it says what to change.

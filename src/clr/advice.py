@@ -1,0 +1,75 @@
+"""Which schedule to begin with, between bounds that a range test has found. What it says comes from docs/study.md."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from clr import checks, policies
+from clr.schedule import Schedule
+from clr.suggest import Bounds
+from clr.sweep import RangeTest
+
+UNSURE = 0.5  # of confidence, below which bounds are to be tried out
+EPOCHS = 4  # in half a cycle
+
+
+@dataclass(frozen=True)
+class Advice:
+    """A schedule to begin with.
+
+    Attributes:
+        schedule: The schedule.
+        reason: Why this one, and what to look out for.
+    """
+
+    schedule: Schedule
+    reason: str
+
+
+def advise(
+    bounds: RangeTest | Iterable[float], steps: int | None = None, *, steps_per_epoch: int | None = None
+) -> Advice:
+    """The schedule to begin with, by what the study of this project has measured.
+
+    Args:
+        bounds: What a range test has found: the `RangeTest`, its `Bounds`, or ``(base_lr, max_lr)``; per update.
+        steps: The updates of the whole training, if that is known.
+        steps_per_epoch: Updates in one pass over the data, for a training that may end at any time. Needed without
+            ``steps``.
+
+    Returns:
+        The `Advice`. With ``steps``, it is one cycle over all of them; without, cycles of which each is half as high
+        as the one before, as training can be stopped at the end of any.
+
+    Raises:
+        NoBoundsError: The range test has found none.
+        TypeError, ValueError: An argument makes no sense.
+
+    >>> import clr
+    >>> advice = clr.advise((0.01, 0.1), steps=1000)
+    >>> advice.schedule == clr.one_cycle(0.1, 1000, div_factor=10)
+    True
+    >>> clr.advise((0.01, 0.1), steps_per_epoch=500).schedule == clr.triangular2(0.01, 0.1, 2000)
+    True
+    """
+    if isinstance(bounds, RangeTest):
+        bounds = bounds.bounds()
+    pair = checks.sequence("bounds", list(bounds) if isinstance(bounds, Bounds) else bounds)
+    if len(pair) != 2:
+        raise ValueError(f"`bounds` must be a range test, or two rates. Received: {bounds!r}.")
+    base_lr = checks.positive("base_lr", pair[0])
+    max_lr = checks.max_rate("max_lr", pair[1], "base_lr", base_lr)
+    if (steps is None) == (steps_per_epoch is None):
+        raise TypeError("advise takes either `steps` or `steps_per_epoch`.")
+    schedule: Schedule
+    if steps is not None:
+        schedule = policies.one_cycle(max_lr, steps, div_factor=max_lr / base_lr)
+        reason = "The length is known: one cycle over all of it, which ends far below the lower bound."
+    else:
+        schedule = policies.triangular2(base_lr, max_lr, policies.step_size(steps_per_epoch, EPOCHS))
+        reason = f"The length is open: stop at the end of a cycle, every {schedule.period} steps."
+    if isinstance(bounds, Bounds) and bounds.confidence < UNSURE:
+        reason += (
+            f" The range test is not sure of its bounds (confidence {bounds.confidence:.2f}): train with a third of"
+            " them, too, and judge by held-out data."
+        )
+    return Advice(schedule, reason)
