@@ -65,7 +65,11 @@ def test_a_lower_bound_that_was_not_tried_is_refused() -> None:
 @pytest.mark.parametrize(
     ("curve", "kind", "advice"),
     [
-        (curves.endless, "endless", "Make `max_lr` larger."),
+        (
+            curves.endless,
+            "endless",
+            "Make `max_lr` larger. If it does not rise then, all is learned before: make `num_steps`",
+        ),
         (curves.rising, "rising", "Make `min_lr` smaller"),
         (curves.flat, "flat", "Make `max_lr` larger"),
         (curves.late, "narrow", "Make `min_lr` smaller."),

@@ -192,7 +192,7 @@ class Curve:
             raise NoBoundsError(
                 "endless",
                 f"Training never diverges: at {self.rates[-1]:.3g}, where the test ends, the loss has not risen again.",
-                "Make `max_lr` larger.",
+                "Make `max_lr` larger. If it does not rise then, all is learned before: make `num_steps` smaller.",
             )
         # The level of the start is known only where the loss stays there for a while.
         early = smoothed[0] - self.start > max(LATE / 2 * self.fall, 2 * CLEAR * self.error)
