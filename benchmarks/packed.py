@@ -2,6 +2,7 @@
 
 import tarfile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 
 def pack(results: Path) -> Path:
@@ -16,8 +17,9 @@ def unpack(results: Path) -> None:
     """Brings back what was packed, where there is nothing yet."""
     archive = _archive(results)
     if archive.exists() and not results.exists():
-        with tarfile.open(archive) as file:
-            file.extractall(results.parent, filter="data")
+        with TemporaryDirectory(dir=results.parent) as folder, tarfile.open(archive) as file:
+            file.extractall(folder, filter="data")
+            (Path(folder) / results.name).rename(results)  # whole, or not at all
 
 
 def _archive(results: Path) -> Path:

@@ -47,13 +47,14 @@ def test_a_refusal_is_passed_on() -> None:
     [
         ((0.01, 0.1), {}, TypeError, "advise takes either `steps` or `steps_per_epoch`."),
         ((0.01, 0.1), {"steps": 10, "steps_per_epoch": 5}, TypeError, "advise takes either"),
-        ((0.01, 0.1), {"steps": 0}, ValueError, "`total_steps` must be a whole number, 1 or more. Received: 0."),
+        ((0.01, 0.1), {"steps": 0}, ValueError, "`steps` must be a whole number, 1 or more. Received: 0."),
         ((0.01, 0.1), {"steps_per_epoch": 0}, ValueError, "`steps_per_epoch` must be a whole number, 1 or more."),
         ((0.1, 0.01), {"steps": 10}, ValueError, "`max_lr` must be a finite number, `base_lr` or more."),
         ((0.0, 0.01), {"steps": 10}, ValueError, "`base_lr` must be a finite number above 0. Received: 0.0."),
         ((math.nan, 0.01), {"steps": 10}, ValueError, "`base_lr` must be a finite number above 0. Received: nan."),
         ((0.1,), {"steps": 10}, ValueError, "`bounds` must be a range test, or two rates. Received: (0.1,)."),
-        (0.1, {"steps": 10}, TypeError, "`bounds` must be a list or a tuple. Received: 0.1."),
+        (0.1, {"steps": 10}, TypeError, "`bounds` must be a range test, or two rates. Received: 0.1."),
+        ("ab", {"steps": 10}, TypeError, "`bounds` must be a range test, or two rates. Received: 'ab'."),
     ],
 )
 def test_bad_arguments(bounds: object, options: dict[str, int], error: type[Exception], message: str) -> None:

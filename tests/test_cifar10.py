@@ -95,6 +95,24 @@ def test_the_networks_are_those_of_caffe(name: str, dense: list[tuple[int, ...]]
     assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
 
 
+@pytest.mark.parametrize(
+    ("name", "layers", "deviations"),
+    [
+        ("full", "conv max relu norm conv relu avg norm conv relu avg flatten linear", [1e-4, 0.01, 0.01, 0.01]),
+        ("quick", "conv max relu conv relu avg conv relu avg flatten linear linear", [1e-4, 0.01, 0.01, 0.1, 0.1]),
+    ],
+)
+def test_layers_and_initial_weights_are_those_of_caffe(name: str, layers: str, deviations: list[float]) -> None:
+    torch.manual_seed(0)
+    model = cifar10.network(name)
+    words = {"Conv2d": "conv", "MaxPool2d": "max", "ReLU": "relu", "AvgPool2d": "avg", "Flatten": "flatten"}
+    words |= {"Linear": "linear", "_Normalized": "norm"}
+    assert [words[type(layer).__name__] for layer in model] == layers.split()
+    weights, biases = ([own for own in model.parameters() if (own.dim() == 1) == flat] for flat in (False, True))
+    assert [float(own.detach().std()) for own in weights] == pytest.approx(deviations, rel=0.1)
+    assert not any(own.any() for own in biases)
+
+
 def test_the_full_network_normalizes_as_caffe_does() -> None:
     normalize = next(layer for layer in cifar10.network("full") if not type(layer).__module__.startswith("torch"))
     image = np.random.default_rng(0).uniform(-200, 200, (4, 5))
@@ -157,5 +175,10 @@ def test_the_command(tmp_path: Path) -> None:
     done = run("--data", "data", "--network", "quick", "--steps", "2", "--workers", "0")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "clr-cifar10-quick.sqlite").exists()
+    done = run("--data", "data", "--network", "full", "--steps", "2", "--runs", "clr-cifar10-quick.sqlite")
+    assert done.returncode == 2
+    assert "has the runs of clr.study.cifar10:Training quick, not of clr.study.cifar10:Training full" in done.stderr
+    with pytest.raises(ValueError, match="`network` must be one of 'full', 'quick'"):
+        cifar10.Training("data", "fll")
     done = run("--data", "none")
     assert (done.returncode, done.stderr) == (2, "clr: cannot read none: No such file or directory\n")

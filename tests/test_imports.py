@@ -49,6 +49,19 @@ def test_no_guest_is_loaded(lines: list[str]) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_comparisons_are_loaded_when_they_are_asked_for() -> None:
+    loaded = "'clr.comparison' in sys.modules"
+    done = run(
+        "import clr, sys",
+        f"assert not {loaded} and {{'compare', 'Comparison', 'comparison', 'torch', 'triangular'}} <= set(dir(clr))",
+        f"assert clr.compare is clr.comparison.compare and clr.Comparison and {loaded}",
+        "from clr import *",
+        "assert Comparison is clr.Comparison",
+        GUARD,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("guest", ["numpy", "matplotlib"])
 def test_the_guard_sees_a_guest(guest: str) -> None:
     done = run("import clr", f"import {guest}", GUARD)

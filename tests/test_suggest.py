@@ -43,6 +43,12 @@ def test_known_bounds(curve: Callable[[float], float], turns: float, noise: floa
         assert 0 < bounds.confidence <= 1
 
 
+def test_noise_on_a_flat_bottom_is_not_taken_for_the_turn() -> None:
+    for seed in range(25):
+        max_lr = measured(curves.plateau, noise=0.25, seed=seed).bounds().max_lr
+        assert math.log10(max_lr) == pytest.approx(-0.487 + math.log10(2 / 5), abs=QUARTER)
+
+
 def test_the_reason_says_where_the_loss_starts_to_fall_is_lowest_and_turns() -> None:
     found = [float(number) for number in re.findall(r"at ([\d.e-]+\d)", measured(curves.valley).bounds().reason)]
     starts, lowest, turns = map(math.log10, found)

@@ -95,22 +95,6 @@ def test_divergence_ends_the_test(factor: float, offset: float) -> None:
     assert ending(later) > ending(test) + 0.1
 
 
-@pytest.mark.parametrize("level", [1.9, 2.0, 3.0])
-@pytest.mark.parametrize("noise", [0.0, 0.02, 0.1])
-def test_a_classifier_that_goes_back_to_guessing_ends_the_test(noise: float, level: float) -> None:
-    # It is back at its start of 2, or thereabouts, soon after 10**-1, and stays: twenty steps are half a decade.
-    def guessing(x: float, level: float) -> float:
-        return min(curves.valley(x), level if x > -2 else math.inf)
-
-    for seed in range(5):
-        test = measured(lambda x: guessing(x, level), noise, seed)
-        assert test.stop == "diverged"
-        assert -0.96 < ending(test) < -0.3
-        assert -2.5 < math.log10(test.bounds().max_lr) < -1
-    # Where it is still a third of what it had learned ahead of guessing, the test goes on.
-    assert measured(lambda x: guessing(x, 1.4), noise).stop == "completed"
-
-
 def test_spikes_do_not_end_the_test() -> None:
     def curve(x: float) -> float:
         return curves.valley(x) + 1e6 * any(0 <= x - at < 0.05 for at in (-6.9, -6.0, -5.0, -3.0, -1.5))

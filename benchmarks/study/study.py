@@ -2,13 +2,15 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from statistics import fmean, median
 from typing import Annotated, Any, NamedTuple
 
+import numpy as np
+import torch
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -16,15 +18,17 @@ from rich.table import Table
 import clr
 import clr.plot
 from benchmarks import packed
+from benchmarks.bounds import rules
 from benchmarks.bounds.tasks import LARGE
 from benchmarks.bounds.training import OPTIMIZERS
-from benchmarks.study.training import Peer, Training, range_test
-from clr.comparison.result import Interval, interval
+from benchmarks.study.training import Peer, Training
 
 RESULTS = Path(__file__).with_name("results")
+RANGE_TEST_SEED = 1000  # none of those that are trained with
 SHARES = (4, 2, 1)  # of the largest budget: a quarter, a half, all
-GRID = tuple(10 ** (half / 2) for half in range(-7, 0))  # of SGD's fixed rates; a tenth of that for AdamW
+GRID = tuple(10 ** (half / 2) for half in range(-8, 1))  # of SGD's fixed rates; a tenth of that for AdamW
 FREE = {"sgd": (3, 10, 30), "adamw": (0.3, 1, 3)}  # times the upper bound, for schedule-free
+RESAMPLES = 2000  # of the bootstrap
 OFF = {"3 x": 3, "1/3": 1 / 3}  # by what bounds are wrong, to see how much it matters
 OURS = ("triangular", "triangular2", "exp_range", "one_cycle")
 PEERS = ("OneCycleLR", "cosine", "best schedule-free")
@@ -118,7 +122,11 @@ def run(
             clr.compare(train, fixed_rates(kind), steps=plan.full, **options)
             if not fixed_only:
                 test = _tested(file.with_suffix(".json"), name, kind)
-                base_lr, max_lr = test.bounds()
+                try:
+                    base_lr, max_lr = test.bounds()
+                except clr.NoBoundsError as refusal:
+                    print(f"{name}, {kind}: {refusal}")
+                    continue
                 clr.compare(train, free_rates(kind, max_lr), steps=plan.full, **options)
                 clr.compare(train, off_schedules(base_lr, max_lr), steps=plan.full // 2, **options)
                 named = schedules(base_lr, max_lr)
@@ -130,16 +138,26 @@ def run(
 def _tested(file: Path, name: str, kind: str) -> clr.RangeTest:
     """The range test of a task, which is made once."""
     if not file.exists():
-        file.write_text(range_test(name, kind).to_json())
+        torch.set_num_threads(1)
+        file.write_text(rules.range_test(name, kind, RANGE_TEST_SEED))
     return clr.RangeTest.from_json(file.read_text())
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A task and an optimizer, and what has come of every schedule there."""
+    """A task and an optimizer, and what has come of every schedule there.
 
-    name: str
+    Attributes:
+        task: The task.
+        optimizer: The optimizer.
+        comparison: The runs, with the same seeds under every schedule.
+        spent: The updates of the range test.
+    """
+
+    task: str
+    optimizer: str
     comparison: clr.Comparison
+    spent: int
 
     @cached_property
     def full(self) -> int:
@@ -149,38 +167,50 @@ class Pair:
     @property
     def names(self) -> list[str]:
         """The schedules, with the best of those that know no budget in place of each."""
-        single = ("fixed", "schedule-free")
-        return [FIXED, BEST_FREE, *(own for own in self.comparison.schedules if not own.startswith(single))]
+        return [FIXED, BEST_FREE, *(own for own in self.comparison.schedules if not own.startswith(_SINGLE))]
 
     @cached_property
     def target(self) -> float:
         """The mean final metric of the best fixed rate at the largest budget."""
         return self.final(FIXED, 1)
 
+    @property
+    def best_is_at_edge(self) -> bool:
+        """Whether the best fixed rate is the first or the last of the grid."""
+        return self.chosen(FIXED, 1) in (self.fixed[0], self.fixed[-1])
+
+    @property
+    def fixed(self) -> list[str]:
+        """The fixed rates, from low to high."""
+        return sorted(self._candidates(FIXED), key=lambda name: float(name.split()[1]))
+
     def final(self, name: str, share: int) -> float:
-        """The mean over the seeds of the metric at the end of a part of the largest budget; NaN if a run was lost."""
-        if name in (FIXED, BEST_FREE):
-            return max((self.final(own, share) for own in self._candidates(name)), key=_worst_first)
-        values = self._values(name, share)
-        return fmean(values) if values else math.nan
+        """The mean over the seeds of the metric at the end of a part of the largest budget.
+
+        Minus infinity if a run was lost, NaN if there is none.
+        """
+        values = self._values(self.chosen(name, share), share)
+        if not values:
+            return math.nan
+        return -math.inf if any(map(math.isnan, values)) else fmean(values)
 
     def lost(self, name: str, share: int) -> int:
         """How many runs have diverged."""
-        own = self.chosen(name, share)
-        return sum(map(math.isnan, self._values(own, share)))
+        return sum(map(math.isnan, self._values(self.chosen(name, share), share)))
 
     def chosen(self, name: str, share: int) -> str:
         """The schedule that a name stands for at a part of the budget."""
         if name not in (FIXED, BEST_FREE):
             return name
-        return max(self._candidates(name), key=lambda own: _worst_first(self.final(own, share)))
+        return max(self._candidates(name), key=lambda own: self.final(own, share))
 
     def iterations(self, name: str, with_test: bool = True) -> float:
-        """The share of the largest budget after which the median run is at the target; by the best of the budgets."""
+        """The share of the largest budget after which the median run is first at the target; by the best budget."""
+        spent = 0 if name == FIXED or not with_test else self.spent
         counts = []
         for share in SHARES:
             own = self.chosen(name, 1)
-            found = [self._reached(run, with_test) for run in self._runs(own, share)]
+            found = [self.comparison.iterations(run) + spent for run in self._runs(own, share)]
             if found:
                 counts.append(median(found) / self.full)
         return min(counts, default=math.inf)
@@ -190,61 +220,81 @@ class Pair:
         return self.final(name, share) >= self.target
 
     def _candidates(self, name: str) -> list[str]:
-        start = "fixed" if name == FIXED else "schedule-free"
+        start = _SINGLE[name == BEST_FREE]
         return [own for own in self.comparison.schedules if own.startswith(start)]
 
     def _runs(self, name: str, share: int) -> list[Any]:
         return [run for run in self.comparison.runs if (run.schedule, run.steps) == (name, self.full // share)]
 
-    def _reached(self, run: Any, with_test: bool) -> float:
-        return self.comparison.iterations(run) - (0 if with_test else self.comparison.before.get(run.schedule, 0))
-
     def _values(self, name: str, share: int) -> list[float]:
-        """The metric of each seed at the end of a part of the largest budget."""
-        if (name.startswith(("fixed", "schedule-free"))) and share > 1:
-            at = self.full // share
-            return [
-                next((metrics["metric"] for step, metrics in run.records if step == at), math.nan)
-                for run in self._runs(name, 1)
-            ]
-        return [
-            run.records[-1][1]["metric"] if run.state == "finished" else math.nan for run in self._runs(name, share)
-        ]
+        """The metric of each seed at the end of a part of the largest budget, NaN where the run was lost."""
+        at = self.full // share
+        runs = self._runs(name, 1 if name.startswith(_SINGLE) else share)
+        return [next((metrics["metric"] for step, metrics in run.records if step == at), math.nan) for run in runs]
 
 
-def _worst_first(value: float) -> float:
-    return -math.inf if math.isnan(value) else value
+_SINGLE = ("fixed", "schedule-free")  # the same at every budget until it ends
 
 
 def load(results: Path) -> list[Pair]:
-    """What the folder has of pairs that are complete."""
-    pairs = [Pair(file.stem, clr.Comparison.load(file)) for file in sorted(results.glob("*.sqlite"))]
-    return [pair for pair in pairs if set(OURS) <= set(pair.comparison.schedules)]
+    """Every pair of which all schedules were run, with the seeds that all of them have."""
+    packed.unpack(results)
+    pairs = []
+    for file in sorted(results.glob("*.sqlite")):
+        tested = file.with_suffix(".json")
+        if not tested.exists():
+            continue
+        whole = clr.Comparison.load(file)
+        task, kind = file.stem.rsplit("_", 1)
+        full = PLANS[task].full
+        wanted = {(name, full) for name in {*fixed_rates(kind), *free_rates(kind, 1.0)}}
+        wanted |= {(name, full // 2) for name in off_schedules(1.0, 1.0)}
+        wanted |= {(name, full // share) for name in schedules(1.0, 1.0) for share in SHARES}
+        seeds = {key: {run.seed for run in whole.runs if (run.schedule, run.steps) == key} for key in wanted}
+        common = set.intersection(*seeds.values())
+        if common:
+            runs = [run for run in whole.runs if run.seed in common and (run.schedule, run.steps) in wanted]
+            own = clr.Comparison.of(runs, whole.descriptions, "metric", "max")
+            spent = len(clr.RangeTest.from_json(tested.read_text()).rates)
+            pairs.append(Pair(task, kind, own, spent))
+    if not pairs:
+        raise typer.BadParameter(f"{results} has no task with runs of all schedules: `run` makes them")
+    return pairs
 
 
 class Number(NamedTuple):
-    """A median over the pairs, with its 95% bootstrap interval."""
+    """A median over the pairs, with its 95% bootstrap interval over the tasks."""
 
     value: float
-    spread: Interval
+    spread: tuple[float, float] | None
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> "Number":
-        """That of some values. One that is infinite counts as such."""
-        known = [value for value in values if not math.isnan(value)]
-        if not known:
+    def of(cls, pairs: list[Pair], measure: Callable[[Pair], float]) -> "Number":
+        """That of what is measured on each pair; what is infinite counts as such, and NaN does not."""
+        tasks: dict[str, list[float]] = {}
+        for pair in pairs:
+            value = measure(pair)
+            if not math.isnan(value):
+                tasks.setdefault(pair.task, []).append(value)
+        if not tasks:
             return cls(math.nan, None)
-        return cls(median(known), interval(known, median))
+        # Both optimizers of a task share its data, so they are drawn together.
+        groups, random = list(tasks.values()), np.random.default_rng(0)
+        drawn = sorted(
+            median(value for at in random.integers(len(groups), size=len(groups)) for value in groups[at])
+            for _ in range(RESAMPLES)
+        )
+        spread = (drawn[RESAMPLES // 40], drawn[-RESAMPLES // 40 - 1]) if len(groups) > 1 else None
+        return cls(median(value for group in groups for value in group), spread)
 
     def __str__(self) -> str:
-        if not math.isfinite(self.value):
-            return "-"
-        low, high = (_plain(value) for value in self.spread or (math.nan, math.nan))
-        return f"{_plain(self.value)} ({low}, {high})" if self.spread else _plain(self.value)
+        return _plain(self.value) + (f" ({', '.join(map(_plain, self.spread))})" if self.spread else "")
 
 
 def _plain(value: float) -> str:
-    return f"{value:.2f}" if math.isfinite(value) else "never"
+    if math.isfinite(value):
+        return f"{value:.2f}"
+    return "-" if math.isnan(value) else "never" if value > 0 else "lost"
 
 
 Rows = list[list[str]]
@@ -256,38 +306,38 @@ def answers(pairs: list[Pair]) -> Iterator[tuple[str, list[str], Rows]]:
     rows = []
     for name in names:
         shares = [pair.iterations(name) for pair in pairs]
-        alone = [pair.iterations(name, with_test=False) for pair in pairs]
-        third = sum(share <= 1 / 3 for share in shares)
-        at = [f"{sum(pair.holds(name, share) for pair in pairs)}" for share in SHARES]
-        rows.append([name, str(Number.of(shares)), str(Number.of(alone)), f"{third}", *at])
+        rows.append(
+            [
+                name,
+                str(Number.of(pairs, partial(Pair.iterations, name=name))),
+                str(Number.of(pairs, partial(Pair.iterations, name=name, with_test=False))),
+                f"{sum(share <= 1 / 3 for share in shares)}",
+                *(f"{sum(pair.holds(name, share) for pair in pairs)}" for share in SHARES),
+            ]
+        )
     yield (
         f"How soon is it as good as the best fixed rate at the end of all updates? ({len(pairs)} pairs)",
-        ["schedule", "share of updates", "without the test", "pairs at 1/3", "at the end of 1/4", "1/2", "1"],
+        ["schedule", "share of updates", "without the test", "pairs by 1/3", "mean there at 1/4", "at 1/2", "at 1"],
         rows,
     )
     rows = []
     for name in names:
-        gaps = [_gap(pairs, name, FIXED, share) for share in SHARES]
         lost = sum(pair.lost(name, share) for pair in pairs for share in SHARES)
-        rows.append([name, *map(str, gaps), f"{lost}"])
+        rows.append([name, *(str(_gap(pairs, name, FIXED, share)) for share in SHARES), f"{lost}"])
     yield (
         "Which is best at equal budgets? Points above the best fixed rate of the same budget",
         ["schedule", "at 1/4", "at 1/2", "at 1", "runs lost"],
         rows,
     )
-    rows = []
-    for name in OURS:
-        for peer in PEERS:
-            gaps = [_gap(pairs, name, peer, share) for share in SHARES]
-            rows.append([name, peer, *map(str, gaps)])
+    rows = [[name, peer, *(str(_gap(pairs, name, peer, share)) for share in SHARES)] for name in OURS for peer in PEERS]
     yield "Ours less another, in points", ["schedule", "against", "at 1/4", "at 1/2", "at 1"], rows
     rows = []
     for name in ("triangular", "one_cycle"):
-        gaps = [Number.of([pair.final(f"{name}, {how}", 2) - pair.final(name, 2) for pair in pairs]) for how in OFF]
-        rows.append([name, *map(str, gaps)])
-    rows.append([FIXED, *(str(Number.of([_beside(pair, aside) for pair in pairs])) for aside in (1, -1))])
+        rows.append([name, *(str(_gap(pairs, f"{name}, {how}", name, 2)) for how in OFF)])
+    beside = (str(Number.of(pairs, partial(_beside, aside=aside))) for aside in (1, -1))
+    rows.append([f"{FIXED} (by 3.2; can but lose)", *beside])
     yield (
-        "What do wrong bounds cost? Points lost at half of the updates (the fixed rate: by a factor of 3.2)",
+        "What do wrong bounds change? Points at half of the updates",
         ["schedule", "3 times too high", "3 times too low"],
         rows,
     )
@@ -300,25 +350,29 @@ def _compared(pairs: list[Pair]) -> list[str]:
 
 def _gap(pairs: list[Pair], name: str, other: str, share: int) -> Number:
     """By how much the final metric of one is above that of another."""
-    return Number.of([pair.final(name, share) - pair.final(other, share) for pair in pairs])
+    return Number.of(pairs, lambda pair: pair.final(name, share) - pair.final(other, share))
 
 
 def _beside(pair: Pair, aside: int) -> float:
-    """What the neighbour of the best fixed rate is worse by, at half of the updates."""
-    grid = [own for own in pair.comparison.schedules if own.startswith("fixed")]
-    at = grid.index(pair.chosen(FIXED, 2)) + aside
-    return pair.final(grid[at], 2) - pair.final(FIXED, 2) if 0 <= at < len(grid) else math.nan
+    """What the neighbour of the best fixed rate is above it, at half of the updates."""
+    at = pair.fixed.index(pair.chosen(FIXED, 2)) + aside
+    return pair.final(pair.fixed[at], 2) - pair.final(FIXED, 2) if 0 <= at < len(pair.fixed) else math.nan
 
 
 def details(pairs: list[Pair]) -> tuple[str, list[str], Rows]:
     """The table of the pairs."""
     rows = []
     for pair in pairs:
-        task, kind = pair.name.rsplit("_", 1)
-        finals = [f"{pair.final(name, share):.1f}" for name in (FIXED, *OURS, *PEERS) for share in (4, 1)]
-        rows.append([task, kind, pair.chosen(FIXED, 1).removeprefix("fixed "), *finals])
+        best = pair.chosen(FIXED, 1).removeprefix("fixed ") + (" (edge)" if pair.best_is_at_edge else "")
+        finals = [_plain(pair.final(name, share))[:5] for name in (FIXED, *OURS, *PEERS) for share in (4, 1)]
+        seeds = len({run.seed for run in pair.comparison.runs})
+        rows.append([pair.task, pair.optimizer, f"{pair.full}", f"{seeds}", f"{pair.spent}", best, *finals])
     headings = [f"{name} {share}" for name in (FIXED, *OURS, *PEERS) for share in ("1/4", "1")]
-    return "Mean final metric at a quarter of the updates and at all", ["task", "optimizer", "rate", *headings], rows
+    return (
+        "Mean final metric at a quarter of the updates and at all",
+        ["task", "optimizer", "updates", "seeds", "test", "best rate", *headings],
+        rows,
+    )
 
 
 @app.command()
@@ -329,7 +383,6 @@ def draw(
     """Draw how far each schedule is from the best fixed rate of the same budget, and how soon it is as good."""
     from matplotlib import pyplot
 
-    packed.unpack(results)
     pairs = load(results)
     names = _compared(pairs)[::-1]
     _, axes = pyplot.subplots(1, 2, figsize=(9, 4.5), layout="constrained", sharey=True)
@@ -338,13 +391,14 @@ def draw(
             _bar(axes[0], _gap(pairs, name, FIXED, share), at + (1 - number) * 0.22, f"C{number}")
         axes[0].plot([], [], "o", color=f"C{number}", label=f"1/{share} of the updates" if share > 1 else "all updates")
     for at, name in enumerate(names):
-        _bar(axes[1], Number.of([pair.iterations(name) for pair in pairs]), at, "C0")
+        _bar(axes[1], Number.of(pairs, partial(Pair.iterations, name=name)), at, "C0")
     axes[0].axvline(0, color="0.6", linewidth=1)
-    axes[0].set_xlabel("points above the best fixed rate of the same budget")
+    axes[0].set_xlabel("points above the best fixed rate\nof the same budget")
+    axes[0].set_xlim(-8, 4)
     axes[0].legend(fontsize="small")
     axes[1].axvline(1 / 3, color="0.6", linewidth=1, linestyle=":")
     axes[1].set_xlim(0, 1.05)
-    axes[1].set_xlabel("share of updates until as good as the best fixed rate at the end")
+    axes[1].set_xlabel("share of updates until as good as\nthe best fixed rate at the end")
     axes[0].set_yticks(range(len(names)), names)
     for ax in axes:
         ax.grid(axis="x", alpha=0.3)
@@ -355,7 +409,7 @@ def draw(
 def _bar(ax: Any, number: Number, height: float, color: str) -> None:
     """A median with its interval; an end that is infinite leaves the picture."""
     low, high = number.spread or (number.value, number.value)
-    ax.plot([low, min(high, 1e3)], [height, height], color=color, linewidth=1.5)
+    ax.plot([max(low, -1e3), min(high, 1e3)], [height, height], color=color, linewidth=1.5)
     if math.isfinite(number.value):
         ax.plot(number.value, height, "o", color=color, markersize=4)
 
@@ -374,13 +428,10 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
 ) -> None:
     """Print the answers over the tasks."""
-    packed.unpack(results)
     pairs = load(results)
-    if not pairs:
-        raise typer.BadParameter(f"{results} has no runs of all schedules: `run` makes them")
     if pages:
         for pair in pairs:
-            pair.comparison.report(results / f"{pair.name}.html")
+            pair.comparison.report(results / f"{pair.task}_{pair.optimizer}.html")
     tables = [*answers(pairs), details(pairs)]
     if as_json:
         print(json.dumps([{"title": title, "rows": [headings, *rows]} for title, headings, rows in tables], indent=1))

@@ -12,9 +12,8 @@ from torch import nn
 import clr
 import clr.torch
 from benchmarks.bounds.tasks import ALL, Task
-from benchmarks.bounds.training import fresh, optimizer_of
+from benchmarks.bounds.training import optimizer_of
 
-RANGE_TEST_SEED = 1000  # none of those that are trained with
 CALIBRATION = 512  # inputs from which batch normalization is computed for averaged weights
 
 
@@ -88,14 +87,6 @@ class Training:
             "OneCycleLR": lambda: peers.OneCycleLR(optimizer, schedule.lr, steps),
         }
         return optimizer, makers[schedule.kind]()
-
-
-def range_test(name: str, optimizer_name: str) -> clr.RangeTest:
-    """The range test of a task, with batches and weights of its own."""
-    torch.set_num_threads(1)
-    task, model, optimizer, loader = fresh(name, optimizer_name, RANGE_TEST_SEED)
-    test: clr.RangeTest = clr.torch.range_test(model, optimizer, task.loss_fn, loader)
-    return test
 
 
 def _score(

@@ -35,16 +35,20 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 # What is imported when it is asked for: modules that import their framework, and what most programs do without.
-_ADAPTERS = ("keras", "torch")
-_LATE = {"Comparison": "clr.comparison", "compare": "clr.comparison"}
+_MODULES = ("comparison", "keras", "torch")
+_LATE = ("Comparison", "compare")  # of clr.comparison
 
 
 def __getattr__(name: str) -> Any:
-    if name in _ADAPTERS:
+    if name in _MODULES:
         return importlib.import_module(f"clr.{name}")
     if name in _LATE:
-        return getattr(importlib.import_module(_LATE[name]), name)
+        return getattr(importlib.import_module("clr.comparison"), name)
     raise AttributeError(f"module 'clr' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES, *_LATE})
 
 
 __all__ = [

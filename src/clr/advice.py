@@ -1,6 +1,6 @@
 """Which schedule to begin with, between bounds that a range test has found. What it says comes from docs/study.md."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clr import checks, policies
@@ -26,7 +26,7 @@ class Advice:
 
 
 def advise(
-    bounds: RangeTest | Iterable[float], steps: int | None = None, *, steps_per_epoch: int | None = None
+    bounds: RangeTest | Bounds | Sequence[float], steps: int | None = None, *, steps_per_epoch: int | None = None
 ) -> Advice:
     """The schedule to begin with, by what the study of this project has measured.
 
@@ -53,8 +53,9 @@ def advise(
     """
     if isinstance(bounds, RangeTest):
         bounds = bounds.bounds()
-    pair = checks.sequence("bounds", list(bounds) if isinstance(bounds, Bounds) else bounds)
-    if len(pair) != 2:
+    if not isinstance(bounds, Bounds | Sequence) or isinstance(bounds, str):
+        raise TypeError(f"`bounds` must be a range test, or two rates. Received: {bounds!r}.")
+    if len(pair := list(bounds)) != 2:
         raise ValueError(f"`bounds` must be a range test, or two rates. Received: {bounds!r}.")
     base_lr = checks.positive("base_lr", pair[0])
     max_lr = checks.max_rate("max_lr", pair[1], "base_lr", base_lr)
@@ -62,7 +63,7 @@ def advise(
         raise TypeError("advise takes either `steps` or `steps_per_epoch`.")
     schedule: Schedule
     if steps is not None:
-        schedule = policies.one_cycle(max_lr, steps, div_factor=max_lr / base_lr)
+        schedule = policies.one_cycle(max_lr, checks.count("steps", steps), div_factor=max_lr / base_lr)
         reason = "The length is known: one cycle over all of it, which ends far below the lower bound."
     else:
         schedule = policies.triangular2(base_lr, max_lr, policies.step_size(steps_per_epoch, EPOCHS))

@@ -205,11 +205,14 @@ class Curve:
 
     @cached_property
     def turn(self) -> int:
-        """The last point, from the lowest on, before the curve has risen by a part of its fall, or ends."""
-        level = self.smoothed[self.lowest] + max(RAGGED * self.fall, 3 * self.error)
-        at = self.lowest
-        while at + 1 < len(self.smoothed) and self.smoothed[at + 1] <= level:
-            at += 1
+        """The last point at which the curve is near its lowest, before it rises for good, or ends."""
+        bottom = self.smoothed[self.lowest]
+        near = bottom + max(RAGGED * self.fall, 3 * self.error)
+        high = bottom + max(RISE * self.fall, CLEAR * self.error)
+        later = range(self.lowest, len(self.smoothed))
+        at = next((at for at in later if self.smoothed[at] > high), later[-1])
+        while self.smoothed[at] > near:
+            at -= 1
         return at
 
     def bounds(self) -> Bounds:
@@ -219,9 +222,7 @@ class Curve:
         max_lr = turns / MARGIN
         base_lr = max_lr / RATIO
         if max_lr <= starts:
-            raise NoBoundsError(
-                "narrow", "The loss falls from its start to its lowest at almost the same rate.", "Take more steps."
-            )
+            raise NoBoundsError("narrow", f"The loss turns at {turns:.3g}, as soon as it falls.", "Take more steps.")
         if base_lr <= self.rates[0]:
             raise NoBoundsError(
                 "narrow",

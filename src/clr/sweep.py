@@ -35,9 +35,6 @@ STOPS = {
 _BURST = ("diverged", "non-finite")  # the stops that say something about the rate
 _RECENT = 5  # losses whose median is compared: two spikes in a row stop nothing
 _WARM = 15  # losses from which the start is known
-_BACK = 0.8  # of its fall: so far above its lowest, the loss has lost what was learned
-_LONG = 20  # steps on which it has, one after the other
-_SURE = 10  # times the noise, which a fall must be for that
 
 Step = Callable[[float], Any]
 
@@ -161,10 +158,11 @@ class RangeTest:
         return Curve(rates, values, ended=self.stop in _BURST)
 
     def bounds(self) -> Bounds:
-        """The bounds of a cyclical learning rate (Smith 2017, section 3.3).
+        """The bounds of a cyclical learning rate, from the curve of the test (Smith 2017, section 3.3).
 
-        The upper one is two fifths of the rate at which the loss has ceased to fall, and has risen again by a tenth of
-        its fall; the lower one a tenth of the upper. Both numbers were chosen by training real tasks.
+        The upper one is two fifths of the rate at which the smoothed loss has ceased to fall and turns: where it has
+        risen again by a tenth of its fall, or by what can not be its noise. The lower one is a tenth of the upper. Both
+        parts were chosen by training real tasks; the paper judges by eye.
 
         Raises:
             NoBoundsError: The curve has no such rates within the test; it says what to change.
@@ -301,7 +299,7 @@ def range_test(train_step: Step, reset: Callable[[int], object] | None = None, *
         num_steps: How many rates, and so updates at most. By default 300.
         growth: ``"exponential"``, by the same factor each step (the default), or ``"linear"``.
         diverge_at: The test ends when the loss (a median of the last five) has risen above its start by so many times
-            its fall. By default 1. It ends, too, when the loss has been back at about its start for 20 steps.
+            its fall. By default 1.
         time_limit: The test ends after so many seconds.
         evaluate: A function without arguments that gives a validation loss or accuracy. With it, the bounds are read
             from what it gives, as in the paper, and not from the training loss.
@@ -412,7 +410,6 @@ class _StopRule:
         self._recent: deque[float] = deque(maxlen=_RECENT)
         self._first: list[float] = []
         self._best = math.inf
-        self._back = 0
         self._noise: list[float] = []  # the distances of losses from their recent level, in order
 
     def __call__(self, loss: float) -> str | None:
@@ -430,12 +427,8 @@ class _StopRule:
             return None
         self._best = min(self._best, level)
         noise = 1.4826 * max(self._noise[len(self._noise) // 2], self._spread)
-        fall = self._start - self._best
-        # A classifier may just go back to guessing, and stay there.
-        is_back = fall > max(_SURE * noise, self._rounding) and _BACK * fall < level - self._best < 2 * fall
-        self._back = self._back + 1 if is_back else 0
-        fall = max(fall, 5 * noise, self._rounding)
-        return "diverged" if level - self._start > self._diverge_at * fall or self._back >= _LONG else None
+        fall = max(self._start - self._best, 5 * noise, self._rounding)
+        return "diverged" if level - self._start > self._diverge_at * fall else None
 
 
 def _checked_range(min_lr: Any, max_lr: Any, num_steps: Any, growth: Any) -> tuple[float, ...]:

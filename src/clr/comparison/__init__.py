@@ -45,7 +45,8 @@ def compare(
         train: Makes ``steps`` updates under a schedule, from what ``seed`` draws, and gives, as often as it likes, the
             number of updates made and the metrics then: ``(step, {"accuracy": 0.9})``. It is called in processes of
             their own, so it has to be a function of a module; with ``workers=0`` it can be any. A script that calls
-            `compare` needs ``if __name__ == "__main__":``, as it is imported there.
+            `compare` needs ``if __name__ == "__main__":``, as it is imported there. An object that is called may have
+            a ``name``, by which its runs are told from those of another.
         schedules: A schedule for each name, or a function that gives one for a budget of steps. What is no
             `clr.Schedule` is handed to ``train`` as it is.
         seeds: How many seeds, from 0, or which.
@@ -110,7 +111,7 @@ def compare(
     ]
     run_all = engines.ray if engine == "ray" else engines.local
     with store.Store(file) as kept:
-        kept.settle(f"{train.__module__}:{getattr(train, '__qualname__', type(train).__qualname__)}", jobs)
+        kept.settle(_named(train), jobs)
         missing = [job for job in jobs if not kept.has(job)]
         with _bar(progress, len(jobs), jobs) as show:
             for job in jobs:
@@ -130,6 +131,13 @@ def compare(
         runs = [run for run in kept.runs() if run.key in wanted]
         descriptions = kept.schedules()
     return Comparison.of(runs, descriptions, range_test=range_test, **settings)
+
+
+def _named(train: Any) -> str:
+    """What tells one training from another."""
+    kind = f"{train.__module__}:{getattr(train, '__qualname__', type(train).__qualname__)}"
+    name = getattr(train, "name", None)
+    return f"{kind} {name}" if isinstance(name, str) else kind
 
 
 def _made(schedules: Mapping[str, Any], steps: int) -> dict[str, Any]:

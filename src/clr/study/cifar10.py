@@ -1,7 +1,8 @@
 """The case of CIFAR-10 (Smith 2017, section 4.1): Caffe's networks, batches of 100, rates of 0.001 to 0.006.
 
 The 70,000 iterations that the paper sets its cycles against are those of Caffe's ``cifar10_full`` with its two drops;
-``cifar10_quick``, the smaller one, is made for 5,000.
+``cifar10_quick``, the smaller one, is made for 5,000. One thing is PyTorch's: its momentum does not keep the rate at
+which a gradient came, as Caffe's does, so the two differ for some updates after the rate has changed.
 """
 
 import io
@@ -171,6 +172,14 @@ class Training:
     path: str
     network: str = "full"
     device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        checks.choice("network", self.network, NETWORKS)
+
+    @property
+    def name(self) -> str:
+        """What its runs are known by."""
+        return self.network
 
     def __call__(self, schedule: clr.Schedule, seed: int, steps: int) -> Iterator[tuple[int, dict[str, float]]]:
         """Gives the accuracy on the test images, in percent, and the mean loss since the last time."""
