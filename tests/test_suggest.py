@@ -49,6 +49,20 @@ def test_noise_on_a_flat_bottom_is_not_taken_for_the_turn() -> None:
         assert math.log10(max_lr) == pytest.approx(-0.487 + math.log10(2 / 5), abs=QUARTER)
 
 
+def test_no_more_than_a_parabola_can_bear() -> None:
+    weight = 1.0
+
+    def train_step(lr: float) -> float:  # converges below 1, the faster the nearer to a half, and diverges above
+        nonlocal weight
+        loss = weight**2
+        weight -= lr * 2 * weight
+        return loss
+
+    bounds = clr.range_test(train_step).bounds()
+    assert 0.5 < bounds.max_lr < 1.1
+    assert "where it begins to rise" in bounds.reason
+
+
 def test_the_reason_says_where_the_loss_starts_to_fall_is_lowest_and_turns() -> None:
     found = [float(number) for number in re.findall(r"at ([\d.e-]+\d)", measured(curves.valley).bounds().reason)]
     starts, lowest, turns = map(math.log10, found)

@@ -46,7 +46,8 @@ class Bounds:
 
     Attributes:
         base_lr: A tenth of the upper bound.
-        max_lr: Two fifths of the rate at which the loss has stopped falling and turns.
+        max_lr: Two fifths of the rate at which the loss has ceased to fall and turns; or where its rise begins, if
+            that is lower.
         confidence: From 0 to 1: how small the noise is beside the fall, and how many of the single-rate rules agree.
         reason: How they were found, in words.
     """
@@ -215,11 +216,20 @@ class Curve:
             at -= 1
         return at
 
+    @cached_property
+    def foot(self) -> int:
+        """Where the losses begin to rise one after the other up to the turn: with noise, just before it."""
+        at = self.turn
+        while at > 0 and self.values[at - 1] < self.values[at]:
+            at -= 1
+        return at
+
     def bounds(self) -> Bounds:
         """The bounds, or a NoBoundsError."""
         self.check()
         starts, turns = self.rates[self.below(LATE)], self.rates[self.turn]
-        max_lr = turns / MARGIN
+        # Where the loss is all but zero, it may rise long before it turns.
+        max_lr = min(turns / MARGIN, self.rates[self.foot])
         base_lr = max_lr / RATIO
         if max_lr <= starts:
             raise NoBoundsError("narrow", f"The loss turns at {turns:.3g}, as soon as it falls.", "Take more steps.")
@@ -238,8 +248,9 @@ class Curve:
             max_lr,
             confidence,
             f"The loss starts to fall at {starts:.3g}, is lowest at {self.rates[self.lowest]:.3g} and turns at "
-            f"{turns:.3g}: max_lr is {1 / MARGIN:g} of that, and base_lr {1 / RATIO:g} of max_lr. "
-            f"The noise is {self.noise / self.fall:.1%} of the fall; "
+            f"{turns:.3g}: max_lr is "
+            + (f"{1 / MARGIN:g} of that" if max_lr == turns / MARGIN else "where it begins to rise")
+            + f", and base_lr {1 / RATIO:g} of max_lr. The noise is {self.noise / self.fall:.1%} of the fall; "
             + (f"{', '.join(agreed)} agree." if agreed else "none of the single-rate rules agrees."),
         )
 

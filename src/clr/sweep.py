@@ -161,8 +161,8 @@ class RangeTest:
         """The bounds of a cyclical learning rate, from the curve of the test (Smith 2017, section 3.3).
 
         The upper one is two fifths of the rate at which the smoothed loss has ceased to fall and turns: where it has
-        risen again by a tenth of its fall, or by what can not be its noise. The lower one is a tenth of the upper. Both
-        parts were chosen by training real tasks; the paper judges by eye.
+        risen again by a tenth of its fall, or by what can not be its noise; or where the rise begins, if that is lower.
+        The lower one is a tenth of the upper. Both parts were chosen by training real tasks; the paper judges by eye.
 
         Raises:
             NoBoundsError: The curve has no such rates within the test; it says what to change.
