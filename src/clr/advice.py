@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from clr import checks, policies
 from clr.schedule import Schedule
@@ -51,12 +52,11 @@ def advise(
     >>> clr.advise((0.01, 0.1), steps_per_epoch=500).schedule == clr.triangular2(0.01, 0.1, 2000)
     True
     """
-    if isinstance(bounds, RangeTest):
-        bounds = bounds.bounds()
-    if not isinstance(bounds, Bounds | Sequence) or isinstance(bounds, str):
-        raise TypeError(f"`bounds` must be a range test, or two rates. Received: {bounds!r}.")
-    if len(pair := list(bounds)) != 2:
-        raise ValueError(f"`bounds` must be a range test, or two rates. Received: {bounds!r}.")
+    found: Any = bounds.bounds() if isinstance(bounds, RangeTest) else bounds
+    if not isinstance(found, Bounds | Sequence) or isinstance(found, str):
+        raise TypeError(f"`bounds` must be a range test, or two rates. Received: {found!r}.")
+    if len(pair := list(found)) != 2:
+        raise ValueError(f"`bounds` must be a range test, or two rates. Received: {found!r}.")
     base_lr = checks.positive("base_lr", pair[0])
     max_lr = checks.max_rate("max_lr", pair[1], "base_lr", base_lr)
     if (steps is None) == (steps_per_epoch is None):
@@ -68,9 +68,9 @@ def advise(
     else:
         schedule = policies.triangular2(base_lr, max_lr, policies.step_size(steps_per_epoch, EPOCHS))
         reason = f"The length is open: stop at the end of a cycle, every {schedule.period} steps."
-    if isinstance(bounds, Bounds) and bounds.confidence < UNSURE:
+    if isinstance(found, Bounds) and found.confidence < UNSURE:
         reason += (
-            f" The range test is not sure of its bounds (confidence {bounds.confidence:.2f}): train with a third of"
+            f" The range test is not sure of its bounds (confidence {found.confidence:.2f}): train with a third of"
             " them, too, and judge by held-out data."
         )
     return Advice(schedule, reason)
