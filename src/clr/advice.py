@@ -38,8 +38,8 @@ def advise(
             ``steps``.
 
     Returns:
-        The `Advice`. With ``steps``, it is one cycle over all of them; without, cycles of which each is half as high
-        as the one before, as training can be stopped at the end of any.
+        The `Advice`. With ``steps``, it is one cycle over all of them; without, cycles between the bounds, at the end
+        of any of which training can be stopped. (Cycles that lose height were behind both in the study.)
 
     Raises:
         NoBoundsError: The range test has found none.
@@ -49,7 +49,7 @@ def advise(
     >>> advice = clr.advise((0.01, 0.1), steps=1000)
     >>> advice.schedule == clr.one_cycle(0.1, 1000, div_factor=10)
     True
-    >>> clr.advise((0.01, 0.1), steps_per_epoch=500).schedule == clr.triangular2(0.01, 0.1, 2000)
+    >>> clr.advise((0.01, 0.1), steps_per_epoch=500).schedule == clr.triangular(0.01, 0.1, 2000)
     True
     """
     found: Any = bounds.bounds() if isinstance(bounds, RangeTest) else bounds
@@ -66,7 +66,7 @@ def advise(
         schedule = policies.one_cycle(max_lr, checks.count("steps", steps), div_factor=max_lr / base_lr)
         reason = "The length is known: one cycle over all of it, which ends far below the lower bound."
     else:
-        schedule = policies.triangular2(base_lr, max_lr, policies.step_size(steps_per_epoch, EPOCHS))
+        schedule = policies.triangular(base_lr, max_lr, policies.step_size(steps_per_epoch, EPOCHS))
         reason = f"The length is open: stop at the end of a cycle, every {schedule.period} steps."
     if isinstance(found, Bounds) and found.confidence < UNSURE:
         reason += (

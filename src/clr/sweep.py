@@ -182,11 +182,11 @@ class RangeTest:
         """
         return self.curve.suggest(checks.choice("rule", rule, RULES))
 
-    def schedule(self, policy: str | Callable[..., Schedule] = "triangular2", **options: Any) -> Schedule:
+    def schedule(self, policy: str | Callable[..., Schedule] = "triangular", **options: Any) -> Schedule:
         """A schedule between the bounds.
 
         Args:
-            policy: The name of a policy, such as ``"triangular2"`` or ``"one_cycle"``, or a function that takes
+            policy: The name of a policy, such as ``"triangular"`` or ``"one_cycle"``, or a function that takes
                 ``base_lr``, ``max_lr`` and the options by name and gives a schedule.
             **options: What the policy takes beside the bounds, such as ``step_size``.
 
