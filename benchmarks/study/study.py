@@ -395,7 +395,7 @@ def draw(
     axes[0].axvline(0, color="0.6", linewidth=1)
     axes[0].set_xlabel("points above the best fixed rate\nof the same budget")
     axes[0].set_xlim(-8, 4)
-    axes[0].legend(fontsize="small")
+    axes[0].legend(fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
     axes[1].axvline(1 / 3, color="0.6", linewidth=1, linestyle=":")
     axes[1].set_xlim(0, 1.05)
     axes[1].set_xlabel("share of updates until as good as\nthe best fixed rate at the end")
