@@ -28,7 +28,7 @@ def _archive(results: Path) -> Path:
 
 def _bare(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
     """Without locks and pages, which are made anew, and without the owner."""
-    if member.name.endswith(("-lock", ".html")):
+    if "-lock" in member.name or member.name.endswith(".html"):
         return None
     member.uid = member.gid = 0
     member.uname = member.gname = ""
