@@ -226,7 +226,9 @@ def test_an_array_of_whole_floats(dtype: str) -> None:
 
 @pytest.mark.parametrize("shape", [(), (1,), (12,), (3, 4), (2, 1, 6), (0,), (3, 0)], ids=str)
 @pytest.mark.parametrize(
-    "schedule", [*SCHEDULES[:5], clr.cyclic(0.0, 1.0, 7, scale_fn=lambda cycle: 1 / cycle)], ids=repr
+    "schedule",
+    [*SCHEDULES[:5], pytest.param(clr.cyclic(0.0, 1.0, 7, scale_fn=lambda cycle: 1 / cycle), id="scale_fn")],
+    ids=repr,
 )
 def test_the_shape_of_an_array_stays(schedule: clr.Schedule, shape: tuple[int, ...]) -> None:
     steps = (977 * np.arange(np.prod(shape, dtype=int))).reshape(shape)
