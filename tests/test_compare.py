@@ -204,8 +204,10 @@ def test_it_goes_on_after_the_end_of_its_process(tmp_path: Path, sign: signal.Si
             assert process.poll() is None
             time.sleep(0.02)
         process.send_signal(sign)
-        process.communicate()
+        said = process.communicate()[1]
     assert process.returncode != 0
+    if sign == signal.SIGKILL:
+        assert said == ""  # by workers that are left alone
     first = clr.Comparison.load(file).runs
     assert 2 <= len(first) < 12
     subprocess.run(command, env=environment, check=True)

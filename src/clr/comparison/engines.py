@@ -10,7 +10,7 @@ import pickle
 import signal
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -123,12 +123,10 @@ def _work(connection: Connection, train: Callable[..., Any]) -> None:
             said = now
             connection.send((step, None))
 
-    while True:
-        try:
+    with suppress(EOFError, ConnectionError):  # whoever has started it is gone
+        while True:
             job = connection.recv()
-        except EOFError:
-            return
-        connection.send((job.steps, perform(train, job, tell)))
+            connection.send((job.steps, perform(train, job, tell)))
 
 
 @contextmanager
