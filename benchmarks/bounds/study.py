@@ -1,6 +1,7 @@
 """The study: what is trained, the results in a file, and what they come to."""
 
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -19,6 +20,7 @@ import clr
 from benchmarks import packed
 from benchmarks.bounds import rules, training
 from benchmarks.bounds.tasks import TASKS
+from benchmarks.medians import Number
 
 SEEDS = 3  # of which more can be added
 RATIOS = (10, 3, 100)  # of the upper to the lower bound, in the grid
@@ -206,6 +208,7 @@ def report(
         own = [row for row in rows if half == "all" or row["tuning"] == (half == "tuning")]
         table.append([f"within {CLOSE:g} point", "", half, "", "", *(_close(own, kind) for kind in kinds)])
         table.append(["diverged or failed", "", half, "", "", *(_lost(own, kind) for kind in kinds)])
+    table.append(["median (95% interval)", "", "all", "", "", *(str(_gap(rows, kind)) for kind in kinds)])
     if markdown:
         table.insert(1, ["---"] * len(table[0]))
         print("\n".join(f"| {' | '.join(line)} |" for line in table))
@@ -222,6 +225,12 @@ def _said(row: dict[str, Any], kind: str) -> str:
     if outcome["metric"] is None or "metric" not in row:
         return "failed" if outcome["failed"] else "-"
     return f"{outcome['metric'] - row['metric']:+.1f}" + (f" ({lost} lost)" if lost else "")
+
+
+def _gap(rows: list[dict[str, Any]], kind: str) -> Number:
+    """By how much a rule is above the best of the grid, where one of its trainings was not lost."""
+    outcomes = [(row, row["rules"][kind]["metric"]) for row in rows if "metric" in row]
+    return Number.of((row["task"], -math.inf if own is None else own - row["metric"]) for row, own in outcomes)
 
 
 def _close(rows: list[dict[str, Any]], kind: str) -> str:

@@ -9,7 +9,6 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Annotated, Any, NamedTuple
 
-import numpy as np
 import torch
 import typer
 from rich.console import Console
@@ -21,6 +20,7 @@ from benchmarks import packed
 from benchmarks.bounds import rules
 from benchmarks.bounds.tasks import LARGE
 from benchmarks.bounds.training import OPTIMIZERS
+from benchmarks.medians import Number, plain
 from benchmarks.study.training import Peer, Training
 
 RESULTS = Path(__file__).with_name("results")
@@ -28,7 +28,6 @@ RANGE_TEST_SEED = 1000  # none of those that are trained with
 SHARES = (4, 2, 1)  # of the largest budget: a quarter, a half, all
 GRID = tuple(10 ** (half / 2) for half in range(-8, 1))  # of SGD's fixed rates; a tenth of that for AdamW
 FREE = {"sgd": (3, 10, 30), "adamw": (0.3, 1, 3)}  # times the upper bound, for schedule-free
-RESAMPLES = 2000  # of the bootstrap
 OFF = {"3 x": 3, "1/3": 1 / 3}  # by what bounds are wrong, to see how much it matters
 OURS = ("triangular", "triangular2", "exp_range", "one_cycle")
 PEERS = ("OneCycleLR", "cosine", "best schedule-free")
@@ -46,11 +45,13 @@ class Plan(NamedTuple):
 PLANS = {
     "breast_cancer": Plan(3200, 80, 10),
     "diabetes": Plan(3200, 80, 10),
+    "wine": Plan(2400, 60, 10),
     "digits_mlp": Plan(4800, 120, 10),
     "mnist1d_mlp": Plan(4800, 120, 10),
     "digits_cnn": Plan(1920, 48, 10),
     "mnist1d_cnn": Plan(2400, 60, 5),
     "mnist1d_gru": Plan(2400, 60, 5),
+    "digits_gru": Plan(2400, 60, 5),
     "chars": Plan(960, 48, 3),
     LARGE.name: Plan(3000, 150, 2),
 }
@@ -150,24 +151,22 @@ class Pair:
     Attributes:
         task: The task.
         optimizer: The optimizer.
-        comparison: The runs, with the same seeds under every schedule.
+        comparison: The runs, with the same seeds under every schedule; if the range test was refused, at fixed rates
+            alone.
         spent: The updates of the range test.
+        refused: Whether it has found no bounds. Then whatever needs them counts as lost.
     """
 
     task: str
     optimizer: str
     comparison: clr.Comparison
     spent: int
+    refused: bool = False
 
     @cached_property
     def full(self) -> int:
         """The largest budget."""
         return self.comparison.budgets[-1]
-
-    @property
-    def names(self) -> list[str]:
-        """The schedules, with the best of those that know no budget in place of each."""
-        return [FIXED, BEST_FREE, *(own for own in self.comparison.schedules if not own.startswith(_SINGLE))]
 
     @cached_property
     def target(self) -> float:
@@ -187,8 +186,10 @@ class Pair:
     def final(self, name: str, share: int) -> float:
         """The mean over the seeds of the metric at the end of a part of the largest budget.
 
-        Minus infinity if a run was lost, NaN if there is none.
+        Minus infinity if a run was lost, or if there are no bounds to run with; NaN if there is none.
         """
+        if self.refused and name != FIXED and name not in self.fixed:
+            return -math.inf
         values = self._values(self.chosen(name, share), share)
         if not values:
             return math.nan
@@ -202,13 +203,18 @@ class Pair:
         """The schedule that a name stands for at a part of the budget."""
         if name not in (FIXED, BEST_FREE):
             return name
-        return max(self._candidates(name), key=lambda own: self.final(own, share))
+        return max(self._candidates(name), key=lambda own: self.final(own, share), default=name)
 
-    def iterations(self, name: str, with_test: bool = True) -> float:
-        """The share of the largest budget after which the median run is first at the target; by the best budget."""
+    def iterations(self, name: str, with_test: bool = True, shares: tuple[int, ...] = SHARES) -> float:
+        """The share of the largest budget after which the median run is first at the target.
+
+        Of several budgets, each a part of the largest one, that counts which is the soonest there.
+        """
         spent = 0 if name == FIXED or not with_test else self.spent
+        if name in (FIXED, BEST_FREE):
+            shares = (1,)  # what knows no budget has one run for all
         counts = []
-        for share in SHARES:
+        for share in shares:
             own = self.chosen(name, 1)
             found = [self.comparison.iterations(run) + spent for run in self._runs(own, share)]
             if found:
@@ -234,6 +240,7 @@ class Pair:
 
 
 _SINGLE = ("fixed", "schedule-free")  # the same at every budget until it ends
+_COMPARED = [FIXED, BEST_FREE, *schedules(1.0, 2.0)]
 
 
 def load(results: Path) -> list[Pair]:
@@ -247,77 +254,68 @@ def load(results: Path) -> list[Pair]:
         whole = clr.Comparison.load(file)
         task, kind = file.stem.rsplit("_", 1)
         full = PLANS[task].full
-        wanted = {(name, full) for name in {*fixed_rates(kind), *free_rates(kind, 1.0)}}
-        wanted |= {(name, full // 2) for name in off_schedules(1.0, 1.0)}
-        wanted |= {(name, full // share) for name in schedules(1.0, 1.0) for share in SHARES}
+        test = clr.RangeTest.from_json(tested.read_text())
+        refused = _refused(test)
+        wanted = {(name, full) for name in fixed_rates(kind)}
+        if not refused:
+            wanted |= {(name, full) for name in free_rates(kind, 1.0)}
+            wanted |= {(name, full // 2) for name in off_schedules(1.0, 1.0)}
+            wanted |= {(name, full // share) for name in schedules(1.0, 1.0) for share in SHARES}
         seeds = {key: {run.seed for run in whole.runs if (run.schedule, run.steps) == key} for key in wanted}
         common = set.intersection(*seeds.values())
         if common:
             runs = [run for run in whole.runs if run.seed in common and (run.schedule, run.steps) in wanted]
             own = clr.Comparison.of(runs, whole.descriptions, "metric", "max")
-            spent = len(clr.RangeTest.from_json(tested.read_text()).rates)
-            pairs.append(Pair(task, kind, own, spent))
+            pairs.append(Pair(task, kind, own, len(test.rates), refused))
     if not pairs:
         raise typer.BadParameter(f"{results} has no task with runs of all schedules: `run` makes them")
     return pairs
 
 
-class Number(NamedTuple):
-    """A median over the pairs, with its 95% bootstrap interval over the tasks."""
-
-    value: float
-    spread: tuple[float, float] | None
-
-    @classmethod
-    def of(cls, pairs: list[Pair], measure: Callable[[Pair], float]) -> "Number":
-        """That of what is measured on each pair; what is infinite counts as such, and NaN does not."""
-        tasks: dict[str, list[float]] = {}
-        for pair in pairs:
-            value = measure(pair)
-            if not math.isnan(value):
-                tasks.setdefault(pair.task, []).append(value)
-        if not tasks:
-            return cls(math.nan, None)
-        # Both optimizers of a task share its data, so they are drawn together.
-        groups, random = list(tasks.values()), np.random.default_rng(0)
-        drawn = sorted(
-            median(value for at in random.integers(len(groups), size=len(groups)) for value in groups[at])
-            for _ in range(RESAMPLES)
-        )
-        spread = (drawn[RESAMPLES // 40], drawn[-RESAMPLES // 40 - 1]) if len(groups) > 1 else None
-        return cls(median(value for group in groups for value in group), spread)
-
-    def __str__(self) -> str:
-        return _plain(self.value) + (f" ({', '.join(map(_plain, self.spread))})" if self.spread else "")
-
-
-def _plain(value: float) -> str:
-    if math.isfinite(value):
-        return f"{value:.2f}"
-    return "-" if math.isnan(value) else "never" if value > 0 else "lost"
+def _refused(test: clr.RangeTest) -> bool:
+    try:
+        test.bounds()
+    except clr.NoBoundsError:
+        return True
+    return False
 
 
 Rows = list[list[str]]
 
 
+def _over(pairs: list[Pair], measure: Callable[[Pair], float]) -> Number:
+    """What is measured on each pair, over all; a minus infinity says that it was lost."""
+    return Number.of((pair.task, measure(pair)) for pair in pairs)
+
+
 def answers(pairs: list[Pair]) -> Iterator[tuple[str, list[str], Rows]]:
     """The tables, each with what it says and its headings."""
-    names = _compared(pairs)
+    names = _COMPARED
     rows = []
     for name in names:
         shares = [pair.iterations(name) for pair in pairs]
         rows.append(
             [
                 name,
-                str(Number.of(pairs, partial(Pair.iterations, name=name))),
-                str(Number.of(pairs, partial(Pair.iterations, name=name, with_test=False))),
+                str(_over(pairs, partial(Pair.iterations, name=name))),
+                str(_over(pairs, partial(Pair.iterations, name=name, with_test=False))),
+                str(_over(pairs, partial(Pair.iterations, name=name, shares=(2,)))),
                 f"{sum(share <= 1 / 3 for share in shares)}",
                 *(f"{sum(pair.holds(name, share) for pair in pairs)}" for share in SHARES),
             ]
         )
     yield (
         f"How soon is it as good as the best fixed rate at the end of all updates? ({len(pairs)} pairs)",
-        ["schedule", "share of updates", "without the test", "pairs by 1/3", "mean there at 1/4", "at 1/2", "at 1"],
+        [
+            "schedule",
+            "share of updates",
+            "without the test",
+            "with the budget 1/2",
+            "pairs by 1/3",
+            "mean there at 1/4",
+            "at 1/2",
+            "at 1",
+        ],
         rows,
     )
     rows = []
@@ -325,7 +323,7 @@ def answers(pairs: list[Pair]) -> Iterator[tuple[str, list[str], Rows]]:
         lost = sum(pair.lost(name, share) for pair in pairs for share in SHARES)
         rows.append([name, *(str(_gap(pairs, name, FIXED, share)) for share in SHARES), f"{lost}"])
     yield (
-        "Which is best at equal budgets? Points above the best fixed rate of the same budget",
+        "Which is best at equal budgets, the range test left out? Points above the best fixed rate of the same budget",
         ["schedule", "at 1/4", "at 1/2", "at 1", "runs lost"],
         rows,
     )
@@ -334,7 +332,7 @@ def answers(pairs: list[Pair]) -> Iterator[tuple[str, list[str], Rows]]:
     rows = []
     for name in ("triangular", "one_cycle"):
         rows.append([name, *(str(_gap(pairs, f"{name}, {how}", name, 2)) for how in OFF)])
-    beside = (str(Number.of(pairs, partial(_beside, aside=aside))) for aside in (1, -1))
+    beside = (str(_over(pairs, partial(_beside, aside=aside))) for aside in (1, -1))
     rows.append([f"{FIXED} (by 3.2; can but lose)", *beside])
     yield (
         "What do wrong bounds change? Points at half of the updates",
@@ -343,14 +341,9 @@ def answers(pairs: list[Pair]) -> Iterator[tuple[str, list[str], Rows]]:
     )
 
 
-def _compared(pairs: list[Pair]) -> list[str]:
-    """The schedules with bounds as they were found."""
-    return [name for name in pairs[0].names if not name.endswith(tuple(OFF))]
-
-
 def _gap(pairs: list[Pair], name: str, other: str, share: int) -> Number:
     """By how much the final metric of one is above that of another."""
-    return Number.of(pairs, lambda pair: pair.final(name, share) - pair.final(other, share))
+    return _over(pairs, lambda pair: pair.final(name, share) - pair.final(other, share))
 
 
 def _beside(pair: Pair, aside: int) -> float:
@@ -364,9 +357,10 @@ def details(pairs: list[Pair]) -> tuple[str, list[str], Rows]:
     rows = []
     for pair in pairs:
         best = pair.chosen(FIXED, 1).removeprefix("fixed ") + (" (edge)" if pair.best_is_at_edge else "")
-        finals = [_plain(pair.final(name, share))[:5] for name in (FIXED, *OURS, *PEERS) for share in (4, 1)]
+        finals = [plain(pair.final(name, share))[:5] for name in (FIXED, *OURS, *PEERS) for share in (4, 1)]
         seeds = len({run.seed for run in pair.comparison.runs})
-        rows.append([pair.task, pair.optimizer, f"{pair.full}", f"{seeds}", f"{pair.spent}", best, *finals])
+        spent = "refused" if pair.refused else f"{pair.spent}"
+        rows.append([pair.task, pair.optimizer, f"{pair.full}", f"{seeds}", spent, best, *finals])
     headings = [f"{name} {share}" for name in (FIXED, *OURS, *PEERS) for share in ("1/4", "1")]
     return (
         "Mean final metric at a quarter of the updates and at all",
@@ -384,14 +378,14 @@ def draw(
     from matplotlib import pyplot
 
     pairs = load(results)
-    names = _compared(pairs)[::-1]
+    names = _COMPARED[::-1]
     _, axes = pyplot.subplots(1, 2, figsize=(9, 4.5), layout="constrained", sharey=True)
     for number, share in enumerate(SHARES):
         for at, name in enumerate(names):
             _bar(axes[0], _gap(pairs, name, FIXED, share), at + (1 - number) * 0.22, f"C{number}")
         axes[0].plot([], [], "o", color=f"C{number}", label=f"1/{share} of the updates" if share > 1 else "all updates")
     for at, name in enumerate(names):
-        _bar(axes[1], Number.of(pairs, partial(Pair.iterations, name=name)), at, "C0")
+        _bar(axes[1], _over(pairs, partial(Pair.iterations, name=name)), at, "C0")
     axes[0].axvline(0, color="0.6", linewidth=1)
     axes[0].set_xlabel("points above the best fixed rate\nof the same budget")
     axes[0].set_xlim(-8, 4)
