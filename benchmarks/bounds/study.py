@@ -17,6 +17,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 import clr
+import clr.plot
 from benchmarks import packed
 from benchmarks.bounds import rules, training
 from benchmarks.bounds.tasks import TASKS
@@ -26,6 +27,7 @@ SEEDS = 3  # of which more can be added
 RATIOS = (10, 3, 100)  # of the upper to the lower bound, in the grid
 RESULTS = Path(__file__).with_name("results.jsonl")
 CLOSE = 1.0  # points from the best of the grid
+FARTHEST = 20.0  # points behind it, in the picture
 
 Key = tuple[Any, ...]
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Are the bounds good?")
@@ -217,6 +219,67 @@ def report(
     for line in table[1:]:
         shown.add_row(*line)
     Console(width=180).print(shown)
+
+
+@app.command()
+def draw(
+    results: ResultsOption = RESULTS,
+    seeds: SeedsOption = SEEDS,
+    folder: Annotated[Path, typer.Option(help="Where the pictures go.")] = Path("docs/figures"),
+) -> None:
+    """Draw how far each rule stays behind, and our range tests with the bounds that they have found."""
+    packed.unpack(results)
+    kept = Results(results)
+    for path, ax in (
+        (folder / "bounds.png", _drawn_gaps(summary(kept, seeds))),
+        (folder / "bounds_curves.png", _drawn_curves(kept)),
+    ):
+        clr.plot.save(ax, path)
+        print(path)
+
+
+def _drawn_gaps(rows: list[dict[str, Any]]) -> Any:
+    """The rules' metrics, less that of the best of the grid."""
+    from matplotlib import pyplot
+
+    _, ax = pyplot.subplots(figsize=(9, 6), layout="constrained")
+    for number, kind in enumerate((rules.OURS, *rules.PEERS)):
+        for at, row in enumerate(reversed(rows)):
+            outcome = row["rules"][kind]
+            gap = -math.inf if outcome["metric"] is None else outcome["metric"] - row["metric"]
+            lost = outcome["failed"] or outcome["diverged"]
+            height, inside = at + (2 - number) * 0.15, gap > -FARTHEST
+            ax.plot(
+                max(gap, -FARTHEST), height, "x" if lost else "o" if inside else "<", color=f"C{number}", clip_on=False
+            )
+        ax.plot([], [], "o", color=f"C{number}", label=kind)
+    ax.set_yticks(range(len(rows)), [f"{row['task']}, {row['optimizer']}" for row in reversed(rows)])
+    ax.axvspan(-CLOSE, 0, color="0.9", zorder=0)
+    ax.set_xlim(-FARTHEST, 2)
+    ax.set_xlabel("points above the best of the grid (x: with a run that was lost; <: farther)")
+    ax.grid(axis="x", alpha=0.3)
+    ax.legend(fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=5, frameon=False)
+    return ax
+
+
+def _drawn_curves(results: Results) -> Any:
+    """The first range test of each pair."""
+    from matplotlib import pyplot
+
+    pairs = cells()
+    _, axes = pyplot.subplots(5, len(pairs) // 5, figsize=(12, 13), layout="constrained")
+    for ax, (task, optimizer) in zip(axes.flat, pairs, strict=True):
+        test = clr.RangeTest.from_dict(results.get(("test", rules.OURS, task, optimizer, 0)))
+        test.plot(ax)
+        try:
+            said = "{:.2g} to {:.2g}".format(*test.bounds())
+        except clr.NoBoundsError as refusal:
+            said = f"refused: {refusal.kind}"
+        ax.set_title(f"{task}, {optimizer}: {said}", fontsize="small")
+        ax.set(xlabel="", ylabel="")
+        if (legend := ax.get_legend()) is not None:
+            legend.remove()
+    return axes.flat[0]
 
 
 def _said(row: dict[str, Any], kind: str) -> str:
