@@ -78,6 +78,19 @@ def test_a_lost_run_and_a_refused_test_are_worst() -> None:
     assert refused.target == 90
 
 
+def test_wrong_bounds_are_compared_by_seed() -> None:
+    wrong = [run("one_cycle, 3 x", 1, 200, [10, 70])]
+    found = pair(*ours([10, 91], [90, 80]), *wrong)
+    assert found.off("one_cycle", "3 x") == 70 - 80
+    assert math.isnan(found.off("one_cycle", "1/3"))
+    lost = pair(*ours([10, 91], [90, 80]), run("one_cycle, 3 x", 0, 200, [10, math.nan]))
+    assert lost.off("one_cycle", "3 x") == -math.inf
+    assert found.off("best fixed", "3 x") == 50 - 60  # the lower rate is the best at a half
+    assert math.isnan(found.off("best fixed", "1/3"))
+    free = [run(f"schedule-free, {rate} x", 0, FULL, [0, best, 0, 0]) for rate, best in ((10, 7), (3, 9), (30, 4))]
+    assert pair(*free).off("best schedule-free", "3 x") == 7 - 9
+
+
 def test_the_tables_count_pairs() -> None:
     both = [
         pair(*ours([10, 40, 60, 91], [10, 40, 90, 95]), *ours([91, 91], [90, 80]), task="a"),
