@@ -1,12 +1,17 @@
-"""One of several processes that train one model; prints what its range tests have found, as JSON."""
+"""One of several processes that train one model; writes what its range tests have found as JSON into a folder.
+
+Its place among them is in the environment, as ``torchrun`` has it.
+"""
 
 import json
+import math
 import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,10 +20,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 import clr
 
-rank, size = int(sys.argv[1]), int(sys.argv[2])
+rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+folder = Path(sys.argv[1])
 torch.set_num_threads(1)
 distributed.init_process_group(
-    "gloo", init_method=f"file://{sys.argv[3]}", rank=rank, world_size=size, timeout=timedelta(seconds=60)
+    "gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=size, timeout=timedelta(seconds=60)
 )
 
 BATCHES = 8
@@ -65,23 +71,66 @@ whole = clr.torch.range_test(model, optimizer, loss_fn, batches, min_lr=1e-6, ma
 found["bounds"], found["stop"] = list(whole.bounds()), whole.stop
 found["restored"]["diverged"] = state(model, optimizer) == before
 
-# The same as a plain loop of DistributedDataParallel; batch norm is that of this process, as in the test.
-model.broadcast_buffers = False
-plain = []
-for at, rate in enumerate(test.rates):
-    optimizer.param_groups[0]["lr"] = rate
-    optimizer.zero_grad()
-    inputs, target = batches[at % BATCHES]
-    loss = loss_fn(model(inputs), target)
-    loss.backward()
-    optimizer.step()
-    mean = loss.detach().clone()
-    distributed.all_reduce(mean)
-    plain.append(mean.item() / size)
-found["plain"] = plain
+repeated = clr.torch.range_test(model, optimizer, loss_fn, batches, accumulate=2, repeats=2, **RANGE)
+found["accumulated"] = [sweep.losses for sweep in repeated.sweeps]
+found["restored"]["accumulated"] = state(model, optimizer) == before
+
+
+def plain(accumulate: int) -> list[float]:
+    """The losses of a plain loop of DistributedDataParallel; batch norm is that of this process, as in the test."""
+    model, optimizer = start()
+    model.broadcast_buffers = False
+    losses = []
+    for at, rate in enumerate(test.rates):
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.zero_grad()
+        mean = torch.zeros(())
+        for number in range(at * accumulate, (at + 1) * accumulate):
+            inputs, target = batches[number % BATCHES]
+            loss = loss_fn(model(inputs), target) / accumulate
+            loss.backward()
+            mean += loss.detach()
+        optimizer.step()
+        distributed.all_reduce(mean)
+        losses.append(mean.item() / size)
+    return losses
+
+
+found["plain"], found["plainly accumulated"] = plain(1), plain(2)
 
 model, optimizer = start()
 before = state(model, optimizer)
+
+# The first scale is too large for the last process alone, whose loss is the largest.
+factor = 3.0 if rank == size - 1 else 1e-3
+scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
+overflows: list[bool] = []
+
+
+def scaled_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    loss: torch.Tensor = factor * loss_fn(output, target)
+    overflows.append(math.isinf(scaler.scale(loss.detach()).item()))
+    return loss
+
+
+test = clr.torch.range_test(model, optimizer, scaled_loss, batches, scaler=scaler, diverge_at=1e9, **RANGE)
+assert overflows[0] == (rank == size - 1)
+assert not overflows[-1]
+found["scaled"], found["scaled stop"] = test.sweeps[0].losses, test.stop
+found["restored"]["scaled"] = state(model, optimizer) == before and scaler.get_scale() == 2.0**127
+
+
+# The loss of one is not a number, from the fourth step on.
+def broken_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    loss: torch.Tensor = loss_fn(output, target)
+    return loss * math.nan if rank == size - 1 and optimizer.param_groups[0]["lr"] > 10**-3.5 else loss
+
+
+for name, own in {"NaN": None, "scaled NaN": torch.amp.GradScaler("cpu", init_scale=8.0)}.items():
+    test = clr.torch.range_test(model, optimizer, broken_loss, batches, scaler=own, **RANGE)
+    found[name] = [test.stop, repr(test.losses)]
+    found["restored"][name] = state(model, optimizer) == before
+
 accuracy = clr.torch.range_test(
     model, optimizer, loss_fn, batches, evaluate=lambda: rank / 10, evaluate_every=3, goal="max", **RANGE
 )
@@ -150,6 +199,6 @@ found["unused"] = clr.torch.range_test(
 ).stop
 found["restored"]["unused"] = state(model, optimizer) == before
 
-print(json.dumps(found), flush=True)
+(folder / f"{rank}.json").write_text(json.dumps(found))
 distributed.barrier()
 os._exit(0)  # gloo's threads may not survive an orderly end of the interpreter

@@ -3,6 +3,7 @@
 Keras chooses its backend once per process: test_range_test_keras.py runs these tests once for each of them.
 """
 
+import math
 import os
 import random
 import sys
@@ -236,6 +237,43 @@ def test_all_is_as_before_after_an_error_at_any_step(place: str, name: str) -> N
         assert trace(model) == before
 
 
+@pytest.mark.parametrize("place", ["batch", "loss"])
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_model_that_could_not_be_built_is_as_before(error: type[BaseException], place: str) -> None:
+    fails: set[str] = set()
+
+    def draw(here: str) -> None:
+        random.random()
+        if here in fails:  # each time, for Keras on PyTorch tries again
+            raise error("on purpose")
+
+    class Batches:
+        def __iter__(self) -> Iterator[Any]:
+            draw("batch")
+            yield X[:8], Y[:8]
+
+    def model() -> Any:
+        def loss(y: Any, output: Any) -> Any:
+            draw("loss")
+            return keras.losses.sparse_categorical_crossentropy(y, output, from_logits=True)
+
+        own = start(built=False)
+        own.compile(OPTIMIZERS["momentum"](), loss, metrics=["accuracy"])
+        return own
+
+    without = fit(model(), 2)
+    tested = model()
+    parts = tested._compile_metrics, tested._compile_loss
+    state = random.getstate(), repr(np.random.get_state())  # noqa: NPY002
+    fails.add(place)
+    with pytest.raises(error, match="on purpose"):
+        clr.keras.range_test(tested, Batches(), **RANGE)
+    fails.clear()
+    assert [part.built for part in parts] == [False, False]
+    assert (random.getstate(), repr(np.random.get_state())) == state  # noqa: NPY002
+    assert fit(tested, 2) == without
+
+
 def linear(optimizer: Any, **options: Any) -> Any:
     """A linear model of which each step can be told by hand."""
     keras.utils.set_random_seed(0)
@@ -306,6 +344,20 @@ def test_updates_that_loss_scaling_skips_leave_no_point() -> None:
     assert number(optimizer.dynamic_scale) == 2.0**127
 
 
+def test_a_loss_that_is_not_finite_ends_the_test_with_loss_scaling_too() -> None:
+    def tested(wrap: Callable[[Any], Any]) -> Any:
+        model = linear(wrap(keras.optimizers.SGD(0.1)))
+        batches = [(X[:8], TARGETS[:8])] * 30 + [(X[:8], TARGETS[:8] * np.nan)]
+        return clr.keras.range_test(model, batches, min_lr=1e-4, max_lr=0.1, num_steps=40)
+
+    without = tested(lambda optimizer: optimizer)
+    scaled = tested(lambda optimizer: keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=8.0))
+    assert without.stop == scaled.stop == "non-finite"
+    assert len(without.losses) == 31
+    assert math.isnan(without.losses[-1])
+    assert list(scaled.losses) == pytest.approx(list(without.losses), rel=1e-5, nan_ok=True)
+
+
 class Sequence(keras.utils.PyDataset):  # type: ignore[misc]
     """Batches by their number."""
 
@@ -354,6 +406,29 @@ def test_a_loader_that_shuffles_goes_on_where_it_was() -> None:
     model, own = linear(keras.optimizers.SGD(0.01)), loader()
     clr.keras.range_test(model, own, **RANGE)
     assert model.fit(own, epochs=2, shuffle=False, verbose=0).history == without
+
+
+def test_workers_that_persist_do_not_hear_of_the_test() -> None:
+    class Loader:
+        """The part of a DataLoader that matters: its workers would be forks, and this process has threads."""
+
+        persistent_workers = True
+        _iterator: Any = None
+
+        def __iter__(self) -> Iterator[Any]:
+            if self._iterator is None:
+                self._iterator = iter(data_of("list"))
+            else:
+                seen.append(self._iterator)
+            return self._iterator  # type: ignore[no-any-return]
+
+    seen: list[Any] = []
+    loader = Loader()
+    running = loader._iterator = iter(data_of("list"))
+    clr.keras.range_test(linear(keras.optimizers.SGD(0.1)), loader, repeats=2, min_lr=1e-4, max_lr=0.1, num_steps=4)
+    assert loader._iterator is running
+    assert len(list(running)) == 5
+    assert not seen
 
 
 def test_data_that_ends() -> None:

@@ -39,6 +39,14 @@ def run(*lines: str) -> subprocess.CompletedProcess[str]:
             id="the family",
         ),
         pytest.param(
+            [
+                "import clr",
+                "base_lr, max_lr = clr.range_test(lambda lr: 1 / (1 + 100 * lr) + lr**2, max_lr=100).bounds()",
+                "assert 0 < base_lr < max_lr < 1",
+            ],
+            id="a range test",
+        ),
+        pytest.param(
             ["import clr", "try: clr.triangular(0.0, 1.0, 4)('5')", "except TypeError: pass", "else: assert False"],
             id="an error",
         ),
@@ -80,6 +88,7 @@ def test_works_without_a_guest(missing: str) -> None:
     ("missing", "call", "extra"),
     [
         ("tensorflow", "clr.cyclic_learning_rate(0)", "cyclic-learning-rate[tensorflow]"),
+        ("tensorflow", "clr.tensorflow.range_test(print, [])", "cyclic-learning-rate[tensorflow]"),
         ("torch", "clr.torch.LRScheduler", "cyclic-learning-rate[torch]"),
         ("keras", "clr.keras.LearningRateSchedule", "cyclic-learning-rate[keras]"),
         ("matplotlib", "clr.triangular(0.0, 1.0, 4).plot()", "cyclic-learning-rate[plot]"),

@@ -1,9 +1,11 @@
 """The range test in PyTorch: what it measures, and that it leaves no trace."""
 
 import gc
-import io
 import json
+import math
+import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -150,25 +152,42 @@ def test_a_loader_with_a_generator_goes_on_where_it_was() -> None:
 
 
 PERSISTENT = """
-import clr, torch
-from tests.test_range_test_torch import RANGE, loader, start, train
+import clr, sys, torch
+from tests.test_range_test_torch import RANGE, data, start, train
 
-def batches():
-    return loader(num_workers=1, persistent_workers=True)
+class Noisy(torch.utils.data.Dataset):
+    def __init__(self):
+        self.data = data()
 
-model, optimizer = start()
-without = train(model, optimizer, 7, batches())
-model, optimizer = start()
-own = batches()
-clr.torch.range_test(model, optimizer, torch.nn.CrossEntropyLoss(), own, **RANGE)
-print(train(model, optimizer, 7, own) == without)
+    def __len__(self):
+        return len(self.data)
+
+    def __getitem__(self, at):
+        x, y = self.data[at]
+        return x + torch.randn(6), y
+
+def trained(tested):
+    model, optimizer = start()
+    own = torch.utils.data.DataLoader(Noisy(), batch_size=8, shuffle=True, num_workers=1, persistent_workers=True)
+    if sys.argv[1] == "running":
+        train(model, optimizer, 5, own)
+    running = own._iterator
+    assert (running is None) == (sys.argv[1] == "fresh")
+    if tested:
+        clr.torch.range_test(model, optimizer, torch.nn.CrossEntropyLoss(), own, repeats=2, **RANGE)
+    assert own._iterator is running
+    return train(model, optimizer, 7, own)
+
+print(trained(True) == trained(False))
 """
 
 
-def test_workers_that_persist_forget_the_test() -> None:
+@pytest.mark.parametrize("workers", ["fresh", "running"])
+def test_workers_that_persist_forget_the_test(workers: str) -> None:
     # In a process of its own, for workers are forks, and this one may have threads.
     root = Path(__file__).parent.parent
-    done = subprocess.run([sys.executable, "-c", PERSISTENT], cwd=root, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", PERSISTENT, workers]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     assert done.stdout == "True\n", done.stderr[-2000:]
 
 
@@ -214,6 +233,64 @@ def test_all_is_as_before_after_an_error_at_any_step(error: type[BaseException],
                 clr.torch.range_test(model, optimizer, loss_of, Batches(), **options)
         hook.remove()
         assert trace(model, optimizer) == before
+
+
+def test_a_ctrl_c_waits_until_all_is_as_before() -> None:
+    class Pressed:
+        """Ctrl-C is pressed as soon as it is put back."""
+
+        def state_dict(self) -> dict[str, Any]:
+            return {}
+
+        def load_state_dict(self, state: dict[str, Any]) -> None:
+            pressed.append(signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    pressed: list[int] = []
+    model, optimizer = start()
+    nn.functional.cross_entropy(model(data().tensors[0]), data().tensors[1]).backward()  # type: ignore[no-untyped-call]
+    before = trace(model, optimizer)
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # where this runs it may be ignored
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            clr.torch.range_test(model, optimizer, nn.CrossEntropyLoss(), loader(), also=[Pressed()], **RANGE)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert len(pressed) == 1
+    assert trace(model, optimizer) == before
+
+
+def test_the_random_state_of_cuda_is_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    states = [torch.tensor([1], dtype=torch.uint8), torch.tensor([2], dtype=torch.uint8)]
+    put_back: list[Any] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: states)
+    monkeypatch.setattr(torch.cuda, "set_rng_state_all", put_back.append)
+    model, optimizer = start()
+    clr.torch.range_test(model, optimizer, nn.CrossEntropyLoss(), loader(), **RANGE)
+    assert len(put_back) == 1
+    assert put_back[0] is states
+    put_back.clear()
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)  # to ask would start it
+    clr.torch.range_test(model, optimizer, nn.CrossEntropyLoss(), loader(), **RANGE)
+    assert not put_back
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_draws_on_a_gpu_go_on_where_they_were() -> None:
+    def drawn(tested: bool) -> list[float]:
+        torch.manual_seed(0)
+        model = Network().cuda()
+        optimizer = torch.optim.SGD(model.parameters(), momentum=0.9)
+        torch.randn(3, device="cuda")
+        if tested:
+            clr.torch.range_test(model, optimizer, nn.CrossEntropyLoss(), loader(), repeats=2, **RANGE)
+        values: list[float] = torch.randn(5, device="cuda").tolist()
+        return values
+
+    assert drawn(True) == drawn(False)
 
 
 def test_gradients_stay_those_of_before() -> None:
@@ -348,6 +425,27 @@ def test_updates_that_a_scaler_skips_leave_no_point() -> None:
     scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
     scaler.step(optimizer)
     scaler.update()
+
+
+def test_a_loss_that_is_not_finite_ends_the_test_with_a_scaler_too() -> None:
+    model, optimizer = start(trained=False)
+    vars(model.body[3])["p"] = 0.0
+
+    def loss_fn(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        loss = nn.functional.cross_entropy(output, target)
+        return loss * math.nan if optimizer.param_groups[0]["lr"] > 0.5 else loss
+
+    def tested(scaler: Any) -> Any:
+        batches = [(x, y) for x, y in loader(generator=torch.Generator().manual_seed(0))]
+        # A scale that is a power of two, and stays it, changes no bit.
+        return clr.torch.range_test(model, optimizer, loss_fn, batches, scaler=scaler, min_lr=1e-6, max_lr=1.0)
+
+    without, scaled = tested(None), tested(torch.amp.GradScaler("cpu", init_scale=8.0))
+    assert without.stop == scaled.stop == "non-finite"
+    assert without.rates[-2] <= 0.5 < without.rates[-1]
+    assert repr(scaled.losses) == repr(without.losses)
+    assert math.isnan(scaled.losses[-1])
+    assert scaled.bounds() == without.bounds()
 
 
 def test_autocast_is_set_for_the_forward_pass_alone() -> None:
@@ -578,27 +676,62 @@ def test_a_compiled_model_is_tested_too() -> None:
     assert trace(model, optimizer) == before
 
 
+ALONE = """
+import clr, sys, torch
+from torch import distributed
+
+distributed.init_process_group("gloo", init_method=f"file://{sys.argv[1]}", rank=0, world_size=1)
+model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(1, 1))
+optimizer = torch.optim.SGD(model.parameters())
+try:
+    clr.torch.range_test(model, optimizer, train_step=lambda batch: print("called"))
+except ValueError as error:
+    print(error)
+sys.stdout.flush()
+__import__("os")._exit(0)  # as ddp_run.py does
+"""
+
+
+def test_a_step_of_ones_own_is_refused_where_there_may_be_several_processes(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", ALONE, str(tmp_path / "meeting")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
+    assert done.stdout == (
+        "under DistributedDataParallel `loss_fn` or `compute_loss` is needed, not `train_step`, "
+        "so that all processes can agree when one fails.\n"
+    ), done.stderr[-2000:]
+
+
 @pytest.mark.parametrize("size", [2, 4])
 def test_several_processes(size: int, tmp_path: Path) -> None:
-    program = Path(__file__).with_name("ddp_run.py")
+    program = [str(Path(__file__).with_name("ddp_run.py")), str(tmp_path)]
+    if size == 2:  # as torchrun starts them
+        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}"]
+        commands = [({**os.environ}, [sys.executable, *torchrun, *program])]
+    else:
+        places = [{"RANK": str(rank), "WORLD_SIZE": str(size)} for rank in range(size)]
+        commands = [({**os.environ, **place}, [sys.executable, *program]) for place in places]
     started = [
-        subprocess.Popen(
-            [sys.executable, str(program), str(rank), str(size), str(tmp_path / "meeting")],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(size)
+        subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+        for environment, command in commands
     ]
     try:
-        outputs = [process.communicate(timeout=200) for process in started]
+        errors = [process.communicate(timeout=200)[1] for process in started]
     finally:
         for process in started:
-            process.kill()
-    assert [process.returncode for process in started] == [0] * size, outputs[0][1][-2000:] + outputs[-1][1][-2000:]
-    ranks = [json.load(io.StringIO(out.splitlines()[-1])) for out, _ in outputs]
+            process.terminate()
+    assert [process.returncode for process in started] == [0] * len(started), errors[0][-2000:] + errors[-1][-2000:]
+    ranks = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(size)]
     for rank in ranks:
         assert all(rank.pop("restored").values())
+        first, second = rank["accumulated"]
+        assert first == second == pytest.approx(rank.pop("plainly accumulated"), rel=1e-5)
+        skipped = rank["scaled"].count(None)
+        assert rank["scaled"][:skipped] == [None] * skipped
+        assert 1 <= skipped < STEPS / 2
+        assert rank["scaled stop"] == "completed"
+        assert rank["NaN"] == rank["scaled NaN"]
+        stop, losses = rank["NaN"]
+        assert (stop, losses.count(","), losses[-6:]) == ("non-finite", 3, ", nan)")
         # The losses of each step, by DistributedDataParallel itself and one more reduction.
         assert rank["losses"] == pytest.approx(rank.pop("plain"), rel=1e-5)
         assert rank["bounds"] is not None

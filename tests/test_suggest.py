@@ -204,7 +204,7 @@ def confidence(curve: Callable[[float], float], noise: float, seed: int) -> floa
 
 
 @pytest.mark.parametrize("curve", SHAPES)
-def test_more_noise_never_raises_the_confidence(curve: Callable[[float], float]) -> None:
+def test_more_noise_never_raises_the_confidence_on_average(curve: Callable[[float], float]) -> None:
     levels = [0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6]
     means = [mean(confidence(curve, noise, seed) for seed in range(20)) for noise in levels]
     assert means == sorted(means, reverse=True)
@@ -217,6 +217,23 @@ def test_the_same_noise_six_times_as_loud_never_raises_the_confidence(
     curve: Callable[[float], float], noise: float, seed: int
 ) -> None:
     assert confidence(curve, 6 * noise, seed) <= confidence(curve, noise, seed)
+
+
+def test_rules_that_agree_raise_the_confidence(monkeypatch: pytest.MonkeyPatch) -> None:
+    test = measured(curves.valley, noise=0.05)
+    _, max_lr = test.bounds()
+
+    def agreeing(count: int) -> clr.Bounds:
+        near = [max_lr / 2] * count + [test.rates[1]] * (4 - count)  # within the fall, and before it
+        rules = {f"rule {at}": lambda curve, rate=rate: rate for at, rate in enumerate(near)}
+        monkeypatch.setattr("clr.suggest.RULES", rules)
+        return test.bounds()
+
+    none, half, every = agreeing(0), agreeing(2), agreeing(4)
+    assert none.confidence == pytest.approx(every.confidence * 3 / 4)
+    assert half.confidence == pytest.approx(every.confidence * 7 / 8)
+    assert "none of the single-rate rules agrees" in none.reason
+    assert every.reason.endswith("rule 0, rule 1, rule 2, rule 3 agree.")
 
 
 @given(values=st.lists(st.floats(-1e6, 1e6), max_size=60))

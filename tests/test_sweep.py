@@ -2,7 +2,9 @@
 
 import json
 import math
+import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -124,6 +126,25 @@ def test_ctrl_c_returns_what_there_is() -> None:
     test = clr.range_test(train_step)
     assert test.stop == "interrupted"
     assert 1e-3 / 1.1 < test.rates[-1] <= 1e-3
+
+
+def test_a_real_ctrl_c_ends_the_test() -> None:
+    calls = 0
+
+    def train_step(lr: float) -> float:
+        nonlocal calls
+        calls += 1
+        if calls == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(10)  # which it cuts short
+        return 1.0
+
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # where this runs it may be ignored
+    try:
+        test = clr.range_test(train_step)
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert (test.stop, test.losses) == ("interrupted", (1.0,) * 4)
 
 
 def test_the_end_of_the_data_ends_the_test() -> None:

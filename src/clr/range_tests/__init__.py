@@ -7,7 +7,7 @@ import random
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 
@@ -42,15 +42,28 @@ def uninterrupted() -> Interrupts:
 
 
 class Batches:
-    """The batches of a loader, one after the other, as often as it takes."""
+    """The batches of a loader, one after the other, as often as it takes.
 
-    def __init__(self, loader: Iterable[Any]) -> None:
+    Workers that persist in a DataLoader would remember the test, so it has workers of its own.
+    """
+
+    def __init__(self, loader: Any) -> None:
         self._loader = loader
         self._iterator: Iterator[Any] | None = None
+        self._persist = getattr(loader, "persistent_workers", False) and hasattr(loader, "_iterator")
+        self._workers = loader._iterator if self._persist else None
 
     def restart(self) -> None:
         """Lets the next batch be the first again."""
         self._iterator = None
+        if self._persist:
+            self._loader._iterator = None
+
+    def leave(self) -> None:
+        """Gives the loader its own workers back."""
+        self._iterator = None
+        if self._persist:
+            self._loader._iterator = self._workers
 
     def next(self) -> Any:
         """The next batch; StopIteration if the loader, asked anew, has none."""

@@ -1,5 +1,6 @@
 """The LR range test in Keras 3, on any backend. See `clr.keras.range_test`."""
 
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
@@ -38,8 +39,9 @@ def range_test(
     of the model, the optimizer with its ``iterations``, its rate and the scale of its loss, compiled functions, and the
     random state of Python, NumPy, Keras and the backend. The copy that this takes is as large as the model and the
     optimizer's state, in the host's memory. What is not put back is how far a generator has come, and what a data set
-    remembers. A model or an optimizer that is not built yet is built first. Of TensorFlow's stateful random operations,
-    which only layers of your own can have, see `clr.tensorflow.range_test`.
+    remembers. Workers that persist in a ``DataLoader`` stay as they are, for the test has its own. A model or an
+    optimizer that is not built yet is built first. Of TensorFlow's stateful random operations, which only layers of
+    your own can have, see `clr.tensorflow.range_test`.
 
     Args:
         model: What to train, compiled as it is trained: with any optimizer, rate, precision, ``train_step`` or
@@ -58,8 +60,8 @@ def range_test(
             ``evaluate=lambda: model.evaluate(x_val, y_val, verbose=0)``.
 
     With ``gradient_accumulation_steps`` each rate is that of an update, and the loss the mean of its batches. An update
-    that a ``LossScaleOptimizer`` skips leaves no point. Under ``MirroredStrategy`` a batch is divided among the
-    replicas.
+    that a ``LossScaleOptimizer`` skips leaves no point, unless the loss itself is not finite: that ends the test, as
+    without loss scaling. Under ``MirroredStrategy`` a batch is divided among the replicas.
 
     Raises:
         TypeError, ValueError: An argument makes no sense.
@@ -98,7 +100,7 @@ def range_test(
     taken: list[Any] = []  # the batch by which the model was built, until it is trained with
 
     def build() -> None:
-        randomness = _randomness(data)
+        batches.restart()
         try:
             taken.append(_batch(batches.next()))
         except StopIteration:
@@ -122,7 +124,9 @@ def range_test(
             return loss()
         done = _number(inner._iterations)
         losses = [loss() for _ in range(accumulate - done % accumulate)]
-        return sum(losses) / len(losses) if _number(inner._iterations) == done + len(losses) else None
+        mean = sum(losses) / len(losses)
+        # Only what was scaled can overflow by its scale.
+        return mean if _number(inner._iterations) == done + len(losses) or not math.isfinite(mean) else None
 
     def reset(repeat: int) -> None:
         if repeat:
@@ -133,19 +137,25 @@ def range_test(
             if samples is not None:
                 samples.seed(repeat)
 
-    unbuilt = _Unbuilt(model)
-    build()
-    snapshot = _Snapshot(model, optimizer, also, data)
+    unbuilt, randomness = _Unbuilt(model), _randomness(data)
+    snapshot: Any = None
     try:
+        build()
+        snapshot = _Snapshot(model, optimizer, also, data)
         with replicas.scope():
             rate.settle()
         return sweep.range_test(step, reset, **options)
     finally:
         with uninterrupted():
             rate.leave()
-            snapshot.restore()
-            snapshot.restore_gradients()
+            if snapshot is None:
+                for put_back in randomness:
+                    put_back()
+            else:
+                snapshot.restore()
+                snapshot.restore_gradients()
             unbuilt.restore()
+            batches.leave()
 
 
 class _Rate:

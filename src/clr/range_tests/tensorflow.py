@@ -30,6 +30,7 @@ def range_test(train_step: Callable[[Any], Any], variables: Sequence[Any], **opt
         **options: The range, its limits and more, as in `clr.range_test`.
 
     Raises:
+        ImportError: TensorFlow is missing.
         TypeError, ValueError: An argument makes no sense; or the step makes a variable whose initial value can not be
             known, which has to be made before the test.
         RuntimeError: Eager execution is off.
@@ -54,7 +55,12 @@ def range_test(train_step: Callable[[Any], Any], variables: Sequence[Any], **opt
     >>> float(tf.reduce_sum(abs(weights)))
     0.0
     """
-    import tensorflow as tf
+    try:
+        import tensorflow as tf
+    except ImportError as error:
+        raise ImportError(
+            "clr.tensorflow.range_test needs TensorFlow: pip install 'cyclic-learning-rate[tensorflow]'"
+        ) from error
 
     checks.function("train_step", train_step)
     if not tf.executing_eagerly():

@@ -1,6 +1,7 @@
 """The LR range test in PyTorch. See `clr.torch.range_test`."""
 
 import copy
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -39,7 +40,7 @@ def range_test(
     gradients and training mode of the model, state and hyperparameters of the optimizer, the scaler, and the random
     state of Python, NumPy, PyTorch and the loader. The copy that this takes is as large as the model and the
     optimizer's state, in memory. What is not put back is what PyTorch does not know of: how far a one-way iterator has
-    come, and what a data set remembers.
+    come, and what a data set remembers. Workers that persist in a loader stay as they are, for the test has its own.
 
     Args:
         model: What to train, as it is trained: in `DistributedDataParallel` too. If it is in evaluation mode, it is
@@ -53,10 +54,12 @@ def range_test(
         compute_loss: In place of ``loss_fn``: the loss of a model and a batch of any form, such as
             ``lambda model, batch: model(**batch).loss``.
         train_step: In place of both: makes a whole update with a batch and returns its loss; without a ``loader`` it
-            gets None. ``accumulate``, ``autocast`` and ``device`` are then its own affair.
+            gets None. ``accumulate``, ``autocast`` and ``device`` are then its own affair. Not for a model in
+            `DistributedDataParallel`: a process in which it failed would leave the others waiting within it.
         group: The number or ``"name"`` of one group: its rate alone is tested, the others keep theirs.
         accumulate: Batches whose gradients make one update; the loss is their mean.
-        scaler: A ``torch.amp.GradScaler``. An update that it skips leaves no point.
+        scaler: A ``torch.amp.GradScaler``. An update that it skips leaves no point, unless the loss itself is not
+            finite: that ends the test, as without a scaler.
         autocast: The dtype to which ``torch.autocast`` is set, such as ``torch.bfloat16``.
         device: Where batches go; by default where the model is.
         snapshot_device: Where the copy of what is put back is kept, such as ``"cpu"``; by default where it is used.
@@ -69,7 +72,7 @@ def range_test(
     same, stop at the same step and find the same bounds. If one of them raises, all do.
 
     Raises:
-        TypeError, ValueError: An argument makes no sense.
+        TypeError, ValueError: An argument makes no sense, such as ``train_step`` in `DistributedDataParallel`.
 
     >>> import clr, torch
     >>> _ = torch.manual_seed(0)
@@ -103,6 +106,11 @@ def range_test(
 
     modules = [model, *(way for way in ways.values() if isinstance(way, nn.Module))]
     processes = _Processes(model)
+    if processes.many and train_step is not None:
+        raise ValueError(
+            "under DistributedDataParallel `loss_fn` or `compute_loss` is needed, not `train_step`, "
+            "so that all processes can agree when one fails."
+        )
     bare: Any = model.module if processes.many else model
     batches = None if loader is None else Batches(loader)
     if device is None:
@@ -148,12 +156,14 @@ def range_test(
         rates.write(rate)
         scale = None if scaler is None else scaler.get_scale()
         if train_step is not None:
-            loss = processes.together(lambda: _own_step(train_step, taken))
+            loss = _own_step(train_step, taken)
         else:
             loss = processes.together(gradients)
             processes.average_gradients(optimizer)
             update()
-        return None if scale is not None and scaler.get_scale() < scale else loss
+        if scale is None or scaler.get_scale() >= scale:
+            return loss
+        return None if loss is None or math.isfinite(loss) else loss  # only what was scaled can overflow by its scale
 
     def reset(repeat: int) -> None:
         if repeat:
@@ -184,6 +194,8 @@ def range_test(
             with uninterrupted():
                 snapshot.restore()
                 snapshot.restore_gradients()
+                if batches is not None:
+                    batches.leave()
 
 
 class _Rates:
@@ -240,8 +252,6 @@ class _Snapshot:
         self._scaling = None if scaler is None else Copy(vars(scaler), device)
         self._also = [(thing, copy.deepcopy(thing.state_dict())) for thing in also]
         self._random = [random_state(), *generators(loader)]
-        self._loader = loader
-        self._persistent = getattr(loader, "_iterator", None)
 
     @torch.no_grad()
     def restore(self) -> None:
@@ -259,8 +269,6 @@ class _Snapshot:
             thing.load_state_dict(copy.deepcopy(state))
         for restore in self._random:
             restore()
-        if self._persistent is None and getattr(self._loader, "_iterator", None) is not None:
-            self._loader._iterator = None  # workers that persist would remember the test
 
     def restore_gradients(self) -> None:
         self._modules.restore_gradients()
