@@ -75,6 +75,12 @@ def test_files_that_are_not_those(tmp_path: Path) -> None:
     (tmp_path / "no.tar.gz").write_bytes(b"no archive")
     with pytest.raises(ValueError, match="neither a folder nor an archive"):
         cifar10.load(tmp_path / "no.tar.gz")
+    whole = archive(write(tmp_path / "whole"), tmp_path / "whole.tar.gz").read_bytes()
+    middle = len(whole) // 2
+    for damaged in (whole[:middle], whole[:middle] + b"\xff" * 20 + whole[middle + 20 :]):
+        (tmp_path / "no.tar.gz").write_bytes(damaged)
+        with pytest.raises(ValueError, match="neither a folder nor an archive"):
+            cifar10.load(tmp_path / "no.tar.gz")
     with tarfile.open(tmp_path / "empty.tar.gz", "w:gz"):
         pass
     with pytest.raises(ValueError, match=r"Missing: data_batch_1.bin, .*test_batch.bin"):
@@ -180,5 +186,10 @@ def test_the_command(tmp_path: Path) -> None:
     assert "has the runs of clr.study.cifar10:Training quick, not of clr.study.cifar10:Training full" in done.stderr
     with pytest.raises(ValueError, match="`network` must be one of 'full', 'quick'"):
         cifar10.Training("data", "fll")
+    whole = archive(tmp_path / "data", tmp_path / "cut.tar.gz").read_bytes()
+    (tmp_path / "cut.tar.gz").write_bytes(whole[: len(whole) // 2])
+    done = run("--data", "cut.tar.gz")
+    assert done.returncode == 2
+    assert done.stderr.startswith("clr: cut.tar.gz is neither a folder nor an archive of CIFAR-10")
     done = run("--data", "none")
     assert (done.returncode, done.stderr) == (2, "clr: cannot read none: No such file or directory\n")

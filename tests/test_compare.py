@@ -2,6 +2,7 @@
 
 import csv
 import html
+import importlib.metadata
 import io
 import json
 import math
@@ -14,23 +15,32 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 import clr
+from clr.comparison.progress import bar
 from clr.comparison.result import interval
-from clr.comparison.runs import Run
+from clr.comparison.runs import Job, Run
 from tests import trainings
 
 SCHEDULES = {"fixed": clr.constant(0.25), "low": clr.constant(0.125), "cyclic": clr.triangular(0.25, 0.75, 5)}
 ROOT = Path(__file__).parent.parent
+# Two passes of 40 updates.
+TEST = clr.range_test(lambda lr: 1 / (1 + 100 * lr), lambda repeat: None, max_lr=1, num_steps=40, repeats=2)
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 def compare(tmp_path: Path, train: Any = trainings.parabola, schedules: Any = None, **options: Any) -> clr.Comparison:
     options = {"seeds": 3, "steps": 20, "file": tmp_path / "runs.sqlite", "workers": 0, **options}
     return clr.compare(train, SCHEDULES if schedules is None else schedules, **options)
+
+
+def kept(tmp_path: Path) -> clr.Comparison:
+    return clr.Comparison.load(tmp_path / "runs.sqlite")
 
 
 def final(rates: list[float], seed: int) -> float:
@@ -125,20 +135,29 @@ def test_what_is_no_schedule_of_ours_is_handed_on(tmp_path: Path) -> None:
     assert (result.goal, result.schedule("own", 20)) == ("max", None)
 
 
+def test_a_schedule_can_be_an_array(tmp_path: Path) -> None:
+    def train(schedule: Any, seed: int, steps: int) -> Any:
+        yield steps, {"loss": float(schedule.sum())}
+
+    result = compare(tmp_path, train, {"own": lambda steps: np.full(2, steps)}, seeds=2, steps=[10, 20])
+    assert [(run.steps, run.records[0][1]["loss"]) for run in result.runs] == [(10, 20)] * 2 + [(20, 40)] * 2
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_what_goes_wrong_is_a_result(tmp_path: Path, workers: int) -> None:
-    seeds = [0, 1, 2] if workers == 0 else [0, 1, 2, 3, 4]
+    seeds = [0, 1, 2, 4] if workers == 0 else [0, 1, 2, 4, 3, 5]
     result = compare(tmp_path, trainings.troubled, {"one": clr.constant(0.1)}, seeds=seeds, workers=workers)
     states = {run.seed: run.state for run in result.runs}
-    assert [states[seed] for seed in seeds] == ["finished", "failed", "diverged", "failed", "failed"][: len(seeds)]
+    assert [states[seed] for seed in seeds] == ["finished", "failed", "diverged", *["failed"] * (len(seeds) - 3)]
     errors = {run.seed: str(run.error) for run in result.runs}
     assert errors[0] == "None"
     assert errors[1].endswith("ValueError: <b>no</b> luck")
     assert "in troubled" in errors[1]
     assert errors[2] == "accuracy was nan at step 2"
+    assert errors[4].endswith("SystemExit: enough")
     if workers:
         assert errors[3] == f"the worker died with exit code {-signal.SIGKILL}"
-        assert errors[4] == "the worker died with exit code 3"
+        assert errors[5] == "the worker died with exit code 3"
     (row,) = result.rows()
     assert (row["final"], row["seeds"]) == (0.75, len(seeds))
     assert row["diverged"] == pytest.approx(1 / len(seeds))
@@ -157,11 +176,55 @@ def test_processes_find_what_one_finds(tmp_path: Path) -> None:
     assert many.rows() == alone.rows()
 
 
-def test_workers_are_processes_with_one_thread(tmp_path: Path) -> None:
+def test_workers_are_processes_with_one_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     result = compare(tmp_path, trainings.threads, {"one": clr.constant(0.1)}, seeds=4, workers=2, metric="threads")
     assert {run.records[0][1]["threads"] for run in result.runs} == {1.0}
     assert os.getpid() not in {run.records[0][1]["process"] for run in result.runs}
     assert "OMP_NUM_THREADS" not in os.environ
+
+
+@pytest.mark.skipif(os.cpu_count() == 1, reason="PyTorch has one thread anyway")
+def test_torch_has_one_thread_in_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    (run,) = compare(tmp_path, trainings.torch_threads, {"one": clr.constant(0.1)}, seeds=1, workers=1).runs
+    assert run.records == ((20, {"threads": 1.0}),)
+
+
+UNGUARDED = """
+import sys
+import clr
+
+def train(schedule, seed, steps):
+    yield steps, {"loss": schedule(0)}
+
+clr.compare(train, {"a": clr.constant(0.25)}, seeds=3, steps=5, file=sys.argv[1], workers=2)
+"""
+
+
+@pytest.mark.parametrize("form", ["script", "standard input"])
+def test_what_workers_cannot_import_is_no_failed_run(tmp_path: Path, form: str) -> None:
+    (tmp_path / "script.py").write_text(UNGUARDED)
+    program = str(tmp_path / "script.py") if form == "script" else "-"
+    command = [sys.executable, program, str(tmp_path / "runs.sqlite")]
+    done = subprocess.run(command, input=UNGUARDED, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    message = done.stderr.splitlines()[-1]
+    assert message.startswith("RuntimeError: the worker died with exit code 1 before it could begin: `train` and the")
+    assert "importable from a module" in message
+    assert 'if __name__ == "__main__":' in message
+    assert kept(tmp_path).runs == ()
+
+
+@pytest.mark.parametrize("what", ["train", "schedule"])
+def test_what_workers_cannot_load_is_no_failed_run(tmp_path: Path, what: str) -> None:
+    own = trainings.Unloadable()
+    train, schedule = (own, clr.constant(0.25)) if what == "train" else (trainings.parabola, own)
+    with pytest.raises(RuntimeError, match="before it could begin"):
+        compare(tmp_path, train, {"own": lambda steps: schedule}, workers=2)
+    assert kept(tmp_path).runs == ()
 
 
 def test_nothing_is_run_twice_and_more_can_be_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,6 +279,96 @@ def test_it_goes_on_after_the_end_of_its_process(tmp_path: Path, sign: signal.Si
     assert all(run in runs for run in first)
     # What was kept was not run again; what was running when it ended may have been.
     assert 12 <= len(log.read_text().splitlines()) <= 12 + max(2, int(workers))
+
+
+OWN = """
+import functools, sys
+import clr
+
+class Plain:
+    def __init__(self, rate):
+        self.rate = rate
+
+def rate(scale, step):
+    return scale
+
+def train(schedule, seed, steps):
+    yield steps, {"loss": 0.5}
+
+scale, power, seeds = map(float, sys.argv[2:])
+schedules = {
+    "object": Plain(scale),
+    "function": lambda steps: rate,
+    "partial": lambda steps: functools.partial(rate, scale),
+    "scaled": clr.cyclic(0.1, 0.5, 5, scale_fn=lambda cycle: power**-cycle),
+}
+clr.compare(train, schedules, seeds=int(seeds), steps=20, file=sys.argv[1], workers=0)
+"""
+
+
+def test_schedules_of_ones_own_are_known_again_in_another_process(tmp_path: Path) -> None:
+    def process(*values: str) -> str:
+        command = [sys.executable, "-c", OWN, str(tmp_path / "runs.sqlite"), *values]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stderr
+
+    assert process("0.5", "2", "1") == ""
+    first = kept(tmp_path).runs
+    assert len(first) == 4
+    assert process("0.5", "2", "2") == ""
+    runs = kept(tmp_path).runs
+    assert len(runs) == 8
+    assert set(map(str, first)) <= set(map(str, runs))  # with the seconds that they took
+    assert "another schedule under the name 'object'" in process("0.25", "2", "2")
+    assert "another schedule under the name 'scaled'" in process("0.5", "3", "2")
+
+
+def test_how_runs_are_compared_is_kept_before_they_are_made(tmp_path: Path) -> None:
+    def train(schedule: Any, seed: int, steps: int) -> Any:
+        if seed == 2:
+            raise KeyboardInterrupt
+        yield from trainings.parabola(schedule, seed, steps)
+
+    options: dict[str, Any] = {"metric": "weight", "goal": "max", "target": 0.5, "before": {"cyclic": 7}}
+    with pytest.raises(KeyboardInterrupt):
+        compare(tmp_path, train, range_test=TEST, **options)
+    found = kept(tmp_path)
+    assert len(found.runs) == 6
+    assert {name: getattr(found, name) for name in options} == options
+    assert found.range_test == TEST
+
+
+def test_what_was_before_training_is_kept_when_schedules_are_added(tmp_path: Path) -> None:
+    compare(tmp_path, before={"cyclic": 7, "low": 1}, range_test=TEST)
+    result = compare(tmp_path, schedules=SCHEDULES | {"more": clr.constant(0.5)}, before={"more": 2, "low": 3})
+    for found in (result, kept(tmp_path)):
+        assert found.before == {"cyclic": 7, "low": 3, "more": 2}
+        assert found.range_test == TEST
+
+
+def test_the_time_left_is_that_of_what_was_not_made_before(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    jobs = [Job("a", None, seed, 100) for seed in range(10)]
+
+    def shown(*reports: tuple[int, Job, int], wait: int = 0) -> str:
+        """What the bar says after reports with so many seconds before each, and after some more seconds."""
+        now = 1000.0
+        with bar(jobs, jobs[6:], lambda: now) as show:
+            for seconds, job, step in reports:
+                now += seconds
+                show(job, step, step == job.steps)
+            now += wait
+        return capsys.readouterr().err
+
+    assert re.search(r"6 of 10 runs .* left: -:--:--", shown(wait=600))  # there is no speed yet
+    # A quarter of the 400 steps in a minute.
+    assert re.search(r"7 of 10 runs .* 0:01:00 left: 0:03:00 a, seed 6: step 100 of 100", shown((60, jobs[6], 100)))
+    assert "left: 0:02:30" in shown((60, jobs[6], 100), wait=30)
+    # A half in an hour and ten seconds, of which the first hour counts too.
+    assert "left: 1:00:10" in shown((3600, jobs[6], 100), (10, jobs[7], 100))
+    assert re.search(r"6 of 10 runs .* left: 0:01:10", shown((10, jobs[8], 50)))
+    assert "left: 0:00:00" in shown(*((5, job, 100) for job in jobs[6:]), wait=5)
 
 
 def test_the_file_is_of_one_comparison_and_one_process(tmp_path: Path) -> None:
@@ -274,7 +427,7 @@ def test_what_it_found_in_other_forms(tmp_path: Path) -> None:
 
     console = Console(width=160, file=io.StringIO(), record=True)
     console.print(result.table())
-    text = console.export_text()
+    text = " ".join(console.export_text().split())
     for word in (
         "fixed",
         "low",
@@ -284,6 +437,53 @@ def test_what_it_found_in_other_forms(tmp_path: Path) -> None:
         "mean of fixed",
     ):
         assert word in text
+
+
+def test_every_number_has_its_interval(tmp_path: Path) -> None:
+    curves = [((10, 0.5), (50, 0.8), (100, 0.7)), ((10, 0.3), (20, 0.5), (100, 0.9))]
+    name = "fixed, two drops"
+    runs = [
+        Run(name, 100, seed, "finished", None, tuple((step, {"acc": value}) for step, value in curve), 1.0)
+        for seed, curve in enumerate(curves)
+    ]
+    runs += [
+        Run("b", 100, 0, "finished", None, ((100, {"acc": 0.4}),), 1.0),
+        Run("b", 100, 1, "diverged", "acc was nan at step 1", ((1, {"acc": math.nan}),), 1.0),
+        *(Run("b", 100, seed, "failed", "no luck", (), 1.0) for seed in (2, 3)),
+    ]
+    result = clr.Comparison.of(runs, {}, target=0.5)
+    # A quarter of all samples of two values has the first one twice, and a quarter the other.
+    row, lost = result.rows()
+    assert (row["final_interval"], row["best_interval"]) == (pytest.approx((0.7, 0.9)), pytest.approx((0.8, 0.9)))
+    assert (row["iterations"], row["iterations_interval"]) == (15, (10, 20))
+    assert (row["ratio"], row["ratio_interval"]) == (pytest.approx(0.15), pytest.approx((0.1, 0.2)))
+    assert (lost["ratio_interval"], lost["diverged"], lost["failed"]) == (None, 0.25, 0.5)
+    assert json.loads(result.to_json())["rows"][0]["ratio_interval"] == pytest.approx([0.1, 0.2])
+    first, second = csv.DictReader(io.StringIO(result.to_csv()))
+    assert (float(first["ratio_low"]), float(first["ratio_high"])) == pytest.approx((0.1, 0.2))
+    assert (second["ratio_low"], second["diverged"], second["failed"]) == ("", "0.25", "0.5")
+    assert result.to_frame()["ratio_interval"][0] == pytest.approx((0.1, 0.2))
+    headings = ["schedule", "steps", "seeds", "final", "best", "iterations", "ratio", "diverged", "failed"]
+    cells = [
+        [name, "100", "2", "0.8 (0.7, 0.9)", "0.85 (0.8, 0.9)", "15 (10, 20)", "0.15 (0.10, 0.20)", "-", "-"],
+        ["b", "100", "4", "0.4", "0.4", "-", "-", "25%", "50%"],
+    ]
+    from rich.console import Console
+
+    console = Console(width=200, file=io.StringIO(), record=True)
+    console.print(result.table())
+    lines = [re.split(r"\s{2,}", line.strip()) for line in console.export_text().splitlines()]
+    assert [heading.removesuffix(" acc") for heading in lines[0]] == headings
+    assert lines[2:4] == cells
+    narrow = Console(width=80, file=io.StringIO(), record=True)
+    narrow.print(clr.Comparison.of(runs[:2], {}, target=0.5).table())
+    text = narrow.export_text()
+    assert "diverged" not in text
+    assert all(word in text for word in (name, "iterations", "(0.10,", "0.20)"))
+    result.report(tmp_path / "page.html")
+    (table, _) = re.findall("<table>.*?</table>", (tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert re.findall("<th>(.*?)</th>", table) == headings
+    assert re.findall("<td>(.*?)</td>", table) == cells[0] + cells[1]
 
 
 def test_another_metric_of_the_same_runs(tmp_path: Path) -> None:
@@ -336,7 +536,8 @@ def test_arguments_that_make_no_sense(tmp_path: Path) -> None:
             compare(tmp_path, **{"train": trainings.parabola, "file": tmp_path / str(number), **options})
 
 
-def test_the_page(tmp_path: Path) -> None:
+def test_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "optax", SimpleNamespace(__version__="0.0.7"))  # as if it had been loaded
     names = {"<script>alert(1)</script>": clr.constant(0.25), "a $b$ & _c": clr.triangular(0.25, 0.75, 5)}
     test = clr.range_test(lambda lr: 1 / (1 + 100 * lr) + lr**2, min_lr=1e-6, max_lr=100)
     compare(tmp_path, schedules=names, range_test=test, steps=[10, 20])
@@ -348,6 +549,13 @@ def test_the_page(tmp_path: Path) -> None:
     assert "http" not in text.replace("http://www.w3.org/", "")  # but for the names of SVG's own words
     assert text.count("<svg") == 5  # two of curves, two of rates, one range test
     assert 'name="viewport"' in text
+    assert "Curves are medians over the seeds, and their bands reach from the lowest to the highest of them." in text
+    settings = html.unescape(text.split("<h2>Settings</h2>")[1])
+    assert 'train: "tests.trainings:parabola"\nseeds: [0, 1, 2]\nengine: "local"\nmetric: "loss"\n' in settings
+    versions = json.loads(settings.split("versions at the last run: ")[1].splitlines()[0])
+    assert versions["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert (versions["clr"], versions["numpy"]) == (importlib.metadata.version("cyclic-learning-rate"), np.__version__)
+    assert versions["optax"] == "0.0.7"
     broken = compare(tmp_path, trainings.troubled, {"one": clr.constant(0.1)}, seeds=3, file=tmp_path / "b.sqlite")
     broken.report(page)
     text = page.read_text(encoding="utf-8")
@@ -394,9 +602,12 @@ def test_the_command(tmp_path: Path) -> None:
     schedules = tmp_path / "schedules.json"
     schedules.write_text(json.dumps({name: schedule.to_dict() for name, schedule in SCHEDULES.items()}))
 
+    log = tmp_path / "log"
+
     def clr_compare(*arguments: str) -> subprocess.CompletedProcess[str]:
         program = [sys.executable, "-c", "from clr.cli import main; main()", "compare", *arguments]
-        return subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=False)
+        environment = os.environ | {trainings.LOG: str(log)}
+        return subprocess.run(program, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
     runs, page = str(tmp_path / "runs.sqlite"), str(tmp_path / "page.html")
     given = ("tests.trainings:parabola", "--schedules", str(schedules), "--steps", "20", "--runs", runs)
@@ -404,6 +615,18 @@ def test_the_command(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert [row["schedule"] for row in json.loads(done.stdout)["rows"]] == list(SCHEDULES)
     assert Path(page).read_text().startswith("<!doctype html>")
+    assert "The LR range test" not in Path(page).read_text()
+    assert len(log.read_text().splitlines()) == 6
+    # It goes on with one more seed, and hears of the range test.
+    (tmp_path / "test.json").write_text(TEST.to_json())
+    tested = ("--range-test", str(tmp_path / "test.json"))
+    done = clr_compare(*given, *tested, "--seeds", "3", "--workers", "0", "--format", "json", "--out", page)
+    assert done.returncode == 0, done.stderr
+    assert len(log.read_text().splitlines()) == 9
+    data = json.loads(done.stdout)
+    assert [row["seeds"] for row in data["rows"]] == [3, 3, 3]
+    assert data["before"] == {"cyclic": 80}
+    assert "The LR range test" in Path(page).read_text()
     done = clr_compare("report", runs, "--format", "csv", "--metric", "weight", "--out", page)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0].startswith("schedule,steps,seeds,final,")
@@ -418,6 +641,8 @@ def test_the_command(tmp_path: Path) -> None:
         (("tests.none:train", *given[1:]), "cannot find tests.none:train"),
         ((given[0], "--schedules", "none.json", "--steps", "3"), "cannot read none.json"),
         ((given[0], "--schedules", page, "--steps", "3"), "has no schedules"),
+        ((*given, "--range-test", "none.json"), "cannot read none.json"),
+        ((*given, "--range-test", str(schedules)), "is not a range test"),
         (("tests.trainings:slow", *given[1:]), "has the runs of tests.trainings:parabola"),
     ]:
         done = clr_compare(*wrong)
@@ -437,11 +662,22 @@ ray.init(address=cluster.address, log_to_driver=False)
 import clr
 from tests import trainings
 
-result = clr.compare(
-    trainings.once_killed, {"a": clr.constant(0.25), "b": clr.constant(0.5)},
-    seeds=3, steps=10, file=sys.argv[1], engine="ray",
-)
-print(json.dumps([[run.schedule, run.seed, run.state, run.records] for run in result.runs]))
+schedules = {"a": clr.constant(0.25), "b": clr.constant(0.5)}
+options = {"steps": 10, "file": sys.argv[1], "engine": "ray"}
+first = clr.compare(trainings.once_killed, schedules, seeds=[1], **options)
+result = clr.compare(trainings.once_killed, schedules, seeds=3, **options)
+assert [run for run in result.runs if run.seed == 1] == list(first.runs)
+options["file"] += "-2"
+try:
+    clr.compare(trainings.Unloadable(), schedules, seeds=1, **options)
+except RuntimeError as error:
+    assert "'a' could not begin on Ray" in str(error) or "'b' could not begin on Ray" in str(error), error
+    assert "no number" in str(error), error
+    assert clr.Comparison.load(options["file"]).runs == ()
+else:
+    raise AssertionError("it has begun")
+with open(sys.argv[2], "w") as file:  # for Ray prints as it likes
+    json.dump([[run.schedule, run.seed, run.state, run.records] for run in result.runs], file)
 ray.shutdown()
 cluster.shutdown()
 """
@@ -451,11 +687,12 @@ def test_a_ray_cluster_of_two_nodes(tmp_path: Path) -> None:
     pytest.importorskip("ray")
     environment = os.environ | {trainings.LOG: str(tmp_path / "log"), "PYTHONPATH": str(ROOT)}
     environment["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
-    command = [sys.executable, "-c", RAY, str(tmp_path / "runs.sqlite")]
+    command = [sys.executable, "-c", RAY, str(tmp_path / "runs.sqlite"), str(tmp_path / "found.json")]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
-    runs = json.loads(done.stdout.splitlines()[-1])
+    runs = json.loads((tmp_path / "found.json").read_text())
     assert [run[:3] for run in runs] == [[name, seed, "finished"] for name in "ab" for seed in range(3)]
     assert [run[3][0][1]["loss"] for run in runs] == [0.25, 1.25, 2.25, 0.5, 1.5, 2.5]
     assert len({run[3][0][1]["node"] for run in runs}) == 2
     assert (tmp_path / "mark-0").exists()  # one has died on the way
+    assert sorted((tmp_path / "log").read_text().split()) == ["0", "0", "1", "1", "2", "2"]  # none was run twice

@@ -38,13 +38,32 @@ def troubled(schedule: Any, seed: int, steps: int) -> Iterator[tuple[int, dict[s
     if seed == 3:
         os.kill(os.getpid(), signal.SIGKILL)
     if seed == 4:
-        raise SystemExit(3)
+        raise SystemExit("enough")
+    if seed == 5:
+        os._exit(3)
     yield steps, {"accuracy": 0.75}
 
 
 def threads(schedule: Any, seed: int, steps: int) -> Iterator[tuple[int, dict[str, float]]]:
     """How many threads a framework is told to use."""
     yield steps, {"threads": float(os.environ["OMP_NUM_THREADS"]), "process": float(os.getpid())}
+
+
+def torch_threads(schedule: Any, seed: int, steps: int) -> Iterator[tuple[int, dict[str, float]]]:
+    """How many threads PyTorch uses."""
+    import torch
+
+    yield steps, {"threads": float(torch.get_num_threads())}
+
+
+class Unloadable:
+    """Trains, but where it is sent it cannot be loaded."""
+
+    def __call__(self, schedule: Any, seed: int, steps: int) -> Iterator[tuple[int, dict[str, float]]]:
+        yield steps, {"loss": 0.0}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return int, ("no number",)
 
 
 def once_killed(schedule: Any, seed: int, steps: int) -> Iterator[tuple[int, dict[str, float]]]:
@@ -57,4 +76,6 @@ def once_killed(schedule: Any, seed: int, steps: int) -> Iterator[tuple[int, dic
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(0.5)
     node = ray.get_runtime_context().get_node_id()
+    with Path(os.environ[LOG]).open("a") as file:
+        file.write(f"{seed}\n")
     yield steps, {"loss": schedule(steps) + seed, "node": float(int(node[:8], 16))}

@@ -213,6 +213,10 @@ def compare(
     target: Annotated[
         float | None, typer.Option(help="The value for which iterations are counted.", show_default=False)
     ] = None,
+    range_test: Annotated[
+        Path | None,
+        typer.Option(help="A saved range test; its updates count for all but constant schedules.", show_default=False),
+    ] = None,
     engine: Annotated[Literal["local", "ray"], typer.Option(help="Where to train.")] = "local",
     workers: Annotated[
         int | None, typer.Option(min=0, help="Processes, by default one per core.", show_default=False)
@@ -227,7 +231,8 @@ def compare(
 
     The function takes a schedule, a seed and a number of updates, and gives pairs of a step and its metrics. Every run
     is kept as soon as it is over, and the same command goes on after a crash or Ctrl-C. `report` prints what a file
-    has, also while it grows, and writes the page `clr-compare.html`.
+    has, also while it grows, and writes the page `clr-compare.html`. `--range-test` takes the test that the bounds are
+    from: a constant rate needs none, so the updates of the test are counted in for all other schedules.
     """
     with _refusals():
         if what == "report":
@@ -241,12 +246,17 @@ def compare(
                 raise RefusedError("compare MODULE:FUNCTION needs --schedules and --steps, and no other argument")
             train, named = _trainer(what), _named_schedules(schedules)
             options: dict[str, Any] = {"metric": metric, "goal": goal, "target": target, "file": runs}
+            if range_test is not None:
+                test = _range_test(range_test)
+                updates = sum(loss is not None for sweep in test.sweeps for loss in sweep.losses)
+                varied = [name for name, schedule in named.items() if schedule.bounds[0] < schedule.bounds[1]]
+                options |= {"range_test": test, "before": dict.fromkeys(varied, updates)}
             try:
                 result = clr.compare(train, named, seeds=seeds, steps=steps, engine=engine, workers=workers, **options)
             except KeyboardInterrupt:
                 print(f"Interrupted: {runs} has the runs that are complete.", file=sys.stderr)
                 raise typer.Exit(INTERRUPTED) from None
-            except TypeError as error:
+            except (TypeError, RuntimeError) as error:
                 raise RefusedError(str(error)) from error
         if form == "table":
             Console().print(result.table())

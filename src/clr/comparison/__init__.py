@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from clr import checks
 from clr.comparison.result import Comparison
-from clr.comparison.runs import Job, Run
+from clr.comparison.runs import Job, Run, versions
 from clr.schedule import Schedule
 from clr.sweep import RangeTest
 
@@ -57,8 +57,8 @@ def compare(
         target: The value of the metric for which iterations are counted; by default the mean final one of the best
             constant schedule at the largest budget.
         before: Updates that a schedule has cost before its training, such as those of a range test, by its name. They
-            are counted in.
-        range_test: The test that has found the bounds, for the report.
+            are counted in. The file keeps them for the schedules that are not named again.
+        range_test: The test that has found the bounds, for the report; by default that of the file, if it has one.
         file: Where the runs are kept: an SQLite database.
         engine: ``"local"``, for processes of this machine with one thread each, or ``"ray"``, for the Ray cluster that
             this machine is part of.
@@ -72,6 +72,7 @@ def compare(
     Raises:
         TypeError, ValueError: An argument makes no sense, or the file is of another comparison, or in use by another
             process.
+        RuntimeError: No run can begin in another process, as ``train`` cannot be imported there.
 
     >>> import clr, pathlib, tempfile
     >>> def train(schedule, seed, steps):  # downhill on a parabola
@@ -112,11 +113,11 @@ def compare(
     run_all = engines.ray if engine == "ray" else engines.local
     with store.Store(file) as kept:
         kept.settle(_named(train), jobs)
+        settings: dict[str, Any] = {"metric": metric, "goal": goal, "target": target}
         missing = [job for job in jobs if not kept.has(job)]
-        with _bar(progress, len(jobs), jobs) as show:
-            for job in jobs:
-                if job not in missing:
-                    show(job, job.steps, True)
+        made_by = {"engine": engine, "versions": versions()} if missing else {}
+        kept.note(settings | made_by, before, None if range_test is None else range_test.to_json())
+        with _bar(progress, jobs, missing) as show:
             events = run_all(train, missing, workers)
             try:
                 for job, step, run in events:
@@ -126,11 +127,8 @@ def compare(
             finally:
                 events.close()
         wanted = {job.key for job in jobs}
-        settings: dict[str, Any] = {"metric": metric, "goal": goal, "target": target, "before": before}
-        kept.note(settings, None if range_test is None else range_test.to_json())
         runs = [run for run in kept.runs() if run.key in wanted]
-        descriptions = kept.schedules()
-    return Comparison.of(runs, descriptions, range_test=range_test, **settings)
+        return Comparison.of(runs, kept.schedules(), **settings, **kept.context())
 
 
 def _named(train: Any) -> str:
@@ -158,11 +156,9 @@ def _numbers(name: str, values: Any, low: int) -> list[int]:
     return numbers
 
 
-def _bar(wanted: bool | None, total: int, jobs: list[Job]) -> AbstractContextManager[Any]:
+def _bar(wanted: bool | None, jobs: list[Job], missing: list[Job]) -> AbstractContextManager[Any]:
     from clr.comparison.progress import bar, silent
 
     return (
-        bar(total, sum(job.steps for job in jobs))
-        if wanted or (wanted is None and not silent())
-        else nullcontext(lambda job, step, done: None)
+        bar(jobs, missing) if wanted or (wanted is None and not silent()) else nullcontext(lambda job, step, done: None)
     )

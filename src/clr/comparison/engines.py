@@ -28,10 +28,17 @@ _THREADS = {
     "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
 }
 _EVERY = 0.2  # seconds from one word on a run to the next
+_NEEDS = (
+    "`train` and the schedules must be importable from a module, not from a notebook or the standard input, and a "
+    'script that calls `compare` needs `if __name__ == "__main__":`; or `workers` must be 0'
+)
 
 
 def local(train: Callable[..., Any], jobs: list[Job], workers: int | None = None) -> Events:
-    """Makes runs in this process, or in several of their own; one that dies is a failed run, and is replaced."""
+    """Makes runs in this process, or in several of their own; one that dies is a failed run, and is replaced.
+
+    One that dies before its run has begun is none: there would be nothing but such failures.
+    """
     count = min(len(jobs), (os.cpu_count() or 1) if workers is None else workers)
     if workers == 0:
         for job in jobs:
@@ -67,9 +74,10 @@ class _Worker:
 
     def take(self, job: Job) -> None:
         """Begins a run."""
-        self.job, self._began = job, time.perf_counter()
+        self.job, self._began, self._at_work = job, time.perf_counter(), False
         try:
-            self.connection.send(job)
+            with suppress(ConnectionError):  # it has died, as will be heard
+                self.connection.send(job)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             self.job = None
             raise TypeError(f"the schedule {job.name!r} can not be sent to another process: {error}") from error
@@ -80,11 +88,13 @@ class _Worker:
         job = self.job
         try:
             step, run = self.connection.recv()
+            self._at_work = True
         except (EOFError, ConnectionError):
             self._process.join()
-            run = died(
-                job, f"the worker died with exit code {self._process.exitcode}", time.perf_counter() - self._began
-            )
+            reason = f"the worker died with exit code {self._process.exitcode}"
+            if not self._at_work:
+                raise RuntimeError(f"{reason} before it could begin: {_NEEDS}") from None
+            run = died(job, reason, time.perf_counter() - self._began)
             self.connection.close()
             self._start()
             step = job.steps
@@ -126,6 +136,7 @@ def _work(connection: Connection, train: Callable[..., Any]) -> None:
     with suppress(EOFError, ConnectionError):  # whoever has started it is gone
         while True:
             job = connection.recv()
+            connection.send((0, None))  # that all it needs could be imported
             connection.send((job.steps, perform(train, job, tell)))
 
 
@@ -167,6 +178,8 @@ def ray(train: Callable[..., Any], jobs: list[Job], workers: int | None = None) 
             job = running.pop(reference)
             try:
                 run = ray.get(reference)
+            except ray.exceptions.RayTaskError as error:  # none of the run itself, which keeps its own
+                raise RuntimeError(f"{job.name!r} could not begin on Ray: {error}") from None
             except ray.exceptions.RayError as error:
                 run = died(job, f"the worker died: {error}", time.perf_counter() - began[reference])
             submit()

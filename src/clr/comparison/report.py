@@ -57,7 +57,7 @@ def page(comparison: Comparison) -> str:
     )
 
 
-_HEADINGS = ("schedule", "steps", "seeds", "final", "best", "iterations", "ratio", "lost")
+_HEADINGS = ("schedule", "steps", "seeds", "final", "best", "iterations", "ratio", "diverged", "failed")
 
 
 def _text(value: Any) -> str:
@@ -70,7 +70,8 @@ def _words(comparison: Comparison) -> str:
     words = (
         f"{len(comparison.runs)} runs of {len(comparison.schedules)} schedules with {seeds} seeds. "
         f"{_text(comparison.metric)}: {better} is better. "
-        "Numbers are means over the seeds with 95% bootstrap intervals."
+        "Numbers are means over the seeds, and in parentheses 95% bootstrap intervals. "
+        "Curves are medians over the seeds, and their bands reach from the lowest to the highest of them."
     )
     if comparison.target is not None:
         words += f" Iterations are the median over the seeds of the updates until it is {comparison.target:.4g}"
@@ -196,12 +197,15 @@ def _errors(comparison: Comparison) -> list[str]:
 
 def _settings(comparison: Comparison) -> str:
     settings = {
+        "train": comparison.origin.get("train"),
+        "seeds": sorted({run.seed for run in comparison.runs}),
+        "engine": comparison.origin.get("engine"),
         "metric": comparison.metric,
         "goal": comparison.goal,
         "target": comparison.target,
         "updates before training": dict(comparison.before),
         "seconds of training": round(sum(run.seconds for run in comparison.runs), 1),
-        "clr": clr.__version__,
-        "matplotlib": version("matplotlib"),
+        "versions at the last run": comparison.origin.get("versions"),
+        "versions at this page": {"clr": clr.__version__, "matplotlib": version("matplotlib")},
     }
-    return f"<pre>{_text(json.dumps(settings, indent=1))}</pre>"
+    return "<pre>" + _text("\n".join(f"{name}: {json.dumps(value)}" for name, value in settings.items())) + "</pre>"

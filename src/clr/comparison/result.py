@@ -5,7 +5,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 LEVEL, RESAMPLES = 0.95, 10_000
 Interval = tuple[float, float] | None
+_LOST = ("diverged", "failed")
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Comparison:
         target: The value for which iterations are counted, None if there is none.
         before: Updates that a schedule has cost before its training.
         range_test: The range test that has found the bounds, if it was given.
+        origin: What has trained; and the engine of the last runs, with the versions of what was loaded before them.
     """
 
     runs: tuple[Run, ...]
@@ -47,6 +49,7 @@ class Comparison:
     target: float | None
     before: Mapping[str, int] = field(default_factory=dict)
     range_test: RangeTest | None = None
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -58,6 +61,7 @@ class Comparison:
         target: float | None = None,
         before: Mapping[str, int] | None = None,
         range_test: RangeTest | None = None,
+        origin: Mapping[str, Any] | None = None,
     ) -> Self:
         """The comparison of some runs; what is not given is found as `clr.compare` describes."""
         names = [name for run in runs for _, metrics in run.records for name in metrics]
@@ -67,9 +71,10 @@ class Comparison:
             checks.choice("metric", metric, dict.fromkeys(names))
         if goal is None:
             goal = "min" if any(word in metric.lower() for word in ("loss", "error")) else "max"
-        bare = cls(tuple(runs), dict(descriptions), metric, goal, target, dict(before or {}), range_test)
+        own = (dict(before or {}), range_test, dict(origin or {}))
+        bare = cls(tuple(runs), dict(descriptions), metric, goal, target, *own)
         if target is None and bare.reference is not None:
-            return cls(bare.runs, bare.descriptions, metric, goal, bare.reference[1], bare.before, range_test)
+            return replace(bare, target=bare.reference[1])
         return bare
 
     @classmethod
@@ -95,13 +100,11 @@ class Comparison:
         from clr.comparison.store import Store
 
         with Store(file, reading=True) as kept:
-            settings, runs, descriptions = kept.settings(), kept.runs(), kept.schedules()
+            settings, runs, descriptions, context = kept.settings(), kept.runs(), kept.schedules(), kept.context()
         given: dict[str, Any] = {"metric": metric, "goal": goal, "target": target}
         if metric is None:
             given = {name: settings.get(name) if value is None else value for name, value in given.items()}
-        test = settings.get("range_test")
-        range_test = None if test is None else RangeTest.from_json(test)
-        return cls.of(runs, descriptions, before=settings.get("before"), range_test=range_test, **given)
+        return cls.of(runs, descriptions, **given, **context)
 
     @property
     def schedules(self) -> tuple[str, ...]:
@@ -135,7 +138,8 @@ class Comparison:
         ``final`` and ``best`` are means over the seeds whose runs have finished, with 95% bootstrap intervals.
         ``iterations`` is the median over all seeds of the updates until a record reaches the target, with those of
         ``before``, and infinite where it never does; ``reached`` is the share of seeds that do, and ``ratio`` what
-        part of the largest budget ``iterations`` is. ``lost`` is the share of runs that diverged or failed.
+        part of the largest budget ``iterations`` is, both with such intervals too. ``diverged`` and ``failed`` are
+        shares of the runs.
         """
         rows = []
         for budget in self.budgets:
@@ -146,7 +150,8 @@ class Comparison:
                 whole = [run for run in runs if run.state == "finished" and self._curve(run)]
                 finals, bests = [self._final(run) for run in whole], [self._best(run) for run in whole]
                 counts = [self.iterations(run) for run in runs]
-                middle = median(counts)
+                middle, largest = median(counts), self.budgets[-1]
+                bounds = interval(counts, median) if math.isfinite(middle) else None
                 rows.append(
                     {
                         "schedule": name,
@@ -157,9 +162,10 @@ class Comparison:
                         "best": fmean(bests) if bests else math.nan,
                         "best_interval": interval(bests),
                         "iterations": middle,
-                        "iterations_interval": interval(counts, median) if math.isfinite(middle) else None,
+                        "iterations_interval": bounds,
                         "reached": sum(map(math.isfinite, counts)) / len(counts),
-                        "ratio": middle / self.budgets[-1],
+                        "ratio": middle / largest,
+                        "ratio_interval": None if bounds is None else (bounds[0] / largest, bounds[1] / largest),
                         "diverged": sum(run.state == "diverged" for run in runs) / len(runs),
                         "failed": sum(run.state == "failed" for run in runs) / len(runs),
                     }
@@ -207,23 +213,27 @@ class Comparison:
 
     def table(self) -> "Table":
         """The rows for a person. Needs rich, which the extra ``cli`` has."""
+        from rich.box import SIMPLE
         from rich.table import Table
 
         better = "larger" if self.goal == "max" else "smaller"
-        caption = f"{self.metric}: {better} is better; mean over seeds and its 95% bootstrap interval."
+        caption = f"{self.metric}: {better} is better; mean over seeds. In parentheses: 95% bootstrap intervals."
         if self.target is not None:
             name = f", the mean of {self.reference[0]}" if self.reference and self.reference[1] == self.target else ""
             caption += f" Iterations: median over seeds until it is {self.target:.4g}{name}."
-        result = Table(caption=caption)
-        result.add_column("schedule", overflow="fold")
+        rows = self.rows()
+        lost = [state for state in _LOST if any(row[state] for row in rows)]  # with no room for what has not happened
+        result = Table(caption=caption, box=SIMPLE, show_edge=False, pad_edge=False, collapse_padding=True)
+        short = all(len(name) <= 20 for name in self.schedules)
+        result.add_column("schedule", overflow="fold", no_wrap=short)
         result.add_column("steps", justify="right", no_wrap=True)
         result.add_column("seeds", justify="right")
-        for heading in (f"final {self.metric}", "best", "iterations", "ratio", "lost"):
+        for heading in (f"final {self.metric}", "best", "iterations", "ratio", *lost):
             result.add_column(heading, justify="right", overflow="fold")
         for budget in self.budgets:
             result.add_section()
-            for row in (row for row in self.rows() if row["steps"] == budget):
-                result.add_row(*self._cells(row))
+            for row in (row for row in rows if row["steps"] == budget):
+                result.add_row(*self._cells(row, lost))
         return result
 
     def to_frame(self) -> "DataFrame":
@@ -243,6 +253,7 @@ class Comparison:
             "target": self.target,
             "reference": self.reference,
             "before": dict(self.before),
+            "origin": dict(self.origin),
             "rows": self.rows(),
             "differences": self.differences(),
         }
@@ -300,18 +311,17 @@ class Comparison:
     def _best(self, run: Run) -> float:
         return self._sign * max(self._sign * value for _, value in self._curve(run))
 
-    def _cells(self, row: dict[str, Any]) -> list[str]:
+    def _cells(self, row: dict[str, Any], lost: Sequence[str] = _LOST) -> list[str]:
         """A row as texts."""
-        lost = row["diverged"] + row["failed"]
         return [
             row["schedule"],
             str(row["steps"]),
             str(row["seeds"]),
             _spread(row["final"], row["final_interval"]),
-            _spread(row["best"]),
-            f"{row['iterations']:g}" if math.isfinite(row["iterations"]) else "-",
-            f"{row['ratio']:.2f}" if math.isfinite(row["ratio"]) else "-",
-            f"{lost:.0%}" if lost else "-",
+            _spread(row["best"], row["best_interval"]),
+            _spread(row["iterations"], row["iterations_interval"], "g", "g"),
+            _spread(row["ratio"], row["ratio_interval"], ".2f", ".2f"),
+            *(f"{row[state]:.0%}" if row[state] else "-" for state in lost),
         ]
 
 
@@ -333,10 +343,10 @@ def interval(values: Sequence[float], statistic: Callable[[Sequence[float]], flo
     return float(found[int(tail * RESAMPLES)]), float(found[int((1 - tail) * RESAMPLES) - 1])
 
 
-def _spread(value: float, bounds: Interval = None) -> str:
+def _spread(value: float, bounds: Interval, form: str = ".4g", bound_form: str = ".3g") -> str:
     if not math.isfinite(value):
         return "-"
-    return f"{value:.4g}" + (f" ({bounds[0]:.3g}, {bounds[1]:.3g})" if bounds else "")
+    return f"{value:{form}}" + (f" ({bounds[0]:{bound_form}}, {bounds[1]:{bound_form}})" if bounds else "")
 
 
 def _finite(value: Any) -> Any:

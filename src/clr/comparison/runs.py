@@ -1,14 +1,18 @@
 """A training under one schedule with one seed and budget: what is to be done, and what came of it."""
 
 import math
+import platform
+import sys
 import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import clr
 from clr import sweep
 
+FRAMEWORKS = ("numpy", "torch", "tensorflow", "keras", "jax", "optax", "sklearn", "ray")
 STATES = ("finished", "diverged", "failed")
 Key = tuple[str, int, int]
 
@@ -72,9 +76,16 @@ def perform(train: Callable[..., Any], job: Job, on_step: Callable[[int], object
                 break
         if not records:
             state, error = "failed", "`train` gave no metrics"
-    except Exception as problem:
+    except (Exception, SystemExit) as problem:
         state, error = "failed", "".join(traceback.format_exception(problem)).rstrip()
     return Run(job.name, job.steps, job.seed, state, error, tuple(records), time.perf_counter() - started)
+
+
+def versions() -> dict[str, str]:
+    """Those of Python, of this package, and of what is loaded that trains."""
+    loaded = {name: getattr(sys.modules.get(name), "__version__", None) for name in FRAMEWORKS}
+    own = {"python": platform.python_version(), "clr": clr.__version__}
+    return own | {name: str(version) for name, version in loaded.items() if version is not None}
 
 
 def died(job: Job, reason: str, seconds: float) -> Run:

@@ -2,12 +2,14 @@
 
 import json
 import math
+import re
 import sqlite3
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from clr.comparison.runs import STATES, Job, Run
 from clr.schedule import Schedule
+from clr.sweep import RangeTest
 
 VERSION = 1
 APPLICATION = 0x636C7231  # says of an SQLite file what it is
@@ -84,15 +86,28 @@ class Store:
             rows = [(*key, text) for key, text in wanted.items()]
             self._database.executemany("INSERT OR REPLACE INTO schedules VALUES (?, ?, ?)", rows)
 
-    def note(self, settings: dict[str, Any], range_test: str | None) -> None:
-        """Takes note of how the runs are to be compared."""
+    def note(self, settings: dict[str, Any], before: dict[str, int], range_test: str | None) -> None:
+        """Takes note of how the runs are compared. What was known of other schedules and the range test is kept."""
+        noted = settings | {"before": self.settings().get("before", {}) | before}
+        if range_test is not None:
+            noted["range_test"] = range_test
         with self._database:
-            rows = [(name, json.dumps(value)) for name, value in (settings | {"range_test": range_test}).items()]
+            rows = [(name, json.dumps(value)) for name, value in noted.items()]
             self._database.executemany("INSERT OR REPLACE INTO settings VALUES (?, ?)", rows)
 
     def settings(self) -> dict[str, Any]:
         """All that was noted."""
         return {name: json.loads(value) for name, value in self._database.execute("SELECT name, value FROM settings")}
+
+    def context(self) -> dict[str, Any]:
+        """What was noted of how the runs came about, as `Comparison.of` takes it."""
+        settings = self.settings()
+        test = settings.get("range_test")
+        return {
+            "before": settings.get("before"),
+            "range_test": None if test is None else RangeTest.from_json(test),
+            "origin": {name: settings[name] for name in ("train", "engine", "versions") if name in settings},
+        }
 
     def schedules(self) -> dict[tuple[str, int], str]:
         """What each name stands for at each budget."""
@@ -141,11 +156,17 @@ class Store:
 
 
 def description(schedule: Any) -> str:
-    """A schedule as text: its data if it has some."""
-    try:
-        return schedule.to_json() if isinstance(schedule, Schedule) else repr(schedule)
-    except ValueError:  # a scaling function without a name
-        return repr(schedule)
+    """A schedule as text that is the same in every process: its data if it has some."""
+    text, kind = repr(schedule), cast("Any", type(schedule))
+    if isinstance(schedule, Schedule):
+        try:
+            return schedule.to_json()
+        except ValueError:  # a scaling function without a name, which is known by what it does
+            shown = range(0, schedule.preview, max(1, schedule.preview // 16))
+            text += f" {[float(f'{schedule(step):.6g}') for step in shown]}"
+    elif kind.__repr__ is object.__repr__:
+        text += f" {getattr(schedule, '__dict__', {})}"
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", text)
 
 
 def _plain(value: float) -> float | str:

@@ -7,6 +7,7 @@ which a gradient came, as Caffe's does, so the two differ for some updates after
 
 import io
 import tarfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -60,14 +61,14 @@ def load(path: str | Path) -> tuple[Images, Images]:
 
 
 def _unpacked(path: Path) -> dict[str, bytes]:
-    contents = {}
+    contents, packed = {}, path.read_bytes()
     try:
-        with tarfile.open(fileobj=io.BytesIO(path.read_bytes())) as archive:
+        with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
             for member in archive:
                 name = Path(member.name).name
                 if name in (*FILES, TEST_FILE) and (file := archive.extractfile(member)) is not None:
                     contents[name] = file.read()
-    except tarfile.TarError as error:
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:  # the last three of an archive that is damaged
         raise ValueError(f"{path} is neither a folder nor an archive of CIFAR-10: {error}") from error
     missing = [name for name in (*FILES, TEST_FILE) if name not in contents]
     if missing:
