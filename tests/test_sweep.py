@@ -302,6 +302,18 @@ def test_a_test_comes_back_from_json(test: clr.RangeTest) -> None:
     assert repr(again.losses) == repr(test.losses)
 
 
+def test_its_settings_are_kept() -> None:
+    settings = {"min_lr": 0.1, "max_lr": 0.5, "num_steps": 9, "growth": "linear", "goal": "max"}
+    rule = {"diverge_at": 3.0, "evaluate_every": 4}
+    options: Any = settings | rule
+    test = clr.range_test(lambda lr: lr, evaluate=lambda: 1.0, **options)
+    assert {name: getattr(test, name) for name in options} == options
+    assert clr.RangeTest.from_json(test.to_json()) == test
+    old = {name: value for name, value in test.to_dict().items() if name not in rule}
+    known = clr.RangeTest.from_dict(old)
+    assert (known.diverge_at, known.evaluate_every) == (1.0, 5)  # what tests saved without them have had
+
+
 def spoiled(**changes: Any) -> dict[str, Any]:
     data: dict[str, Any] = json.loads(clr.range_test(lambda lr: lr, num_steps=3).to_json())
     for key, value in changes.items():
@@ -322,6 +334,8 @@ def spoiled(**changes: Any) -> dict[str, Any]:
         (spoiled(more=1), "must have the keys"),
         (spoiled(growth="cubic"), "`growth` must be one of"),
         (spoiled(min_lr=-1.0), "`min_lr` must be a finite number above 0"),
+        (spoiled(diverge_at=0), "`diverge_at` must be a finite number above 0"),
+        (spoiled(evaluate_every=0), "`evaluate_every` must be a whole number"),
         (spoiled(num_steps=2), "`losses` must have at most 2 values"),
         (spoiled(sweeps=[]), "with at least one sweep"),
         (spoiled(sweeps=[{"losses": [], "metrics": []}]), "a sweep must have the keys"),

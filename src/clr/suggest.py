@@ -162,8 +162,10 @@ class Curve:
         if len(values) < FEWEST:
             raise NoBoundsError(
                 "few",
-                f"The test has {len(values)} finite losses, and at least {FEWEST} are needed.",
-                "Make `num_steps` larger" + (", or `min_lr` smaller." if self.ended else "."),
+                f"The test has {len(values)} finite values, and at least {FEWEST} are needed.",
+                "Make `num_steps` larger"
+                + (", or `min_lr` smaller." if self.ended else ".")
+                + " If they are those of `evaluate`, make `evaluate_every` smaller.",
             )
         tiny = 1e-9 * max(map(abs, smoothed))  # which ends before it explodes
         # At the ends, the smoothed curve has but half as many losses to rely on, and a slope to find. (At the end of a

@@ -33,6 +33,7 @@ STOPS = {
     "interrupted": "it was interrupted",
 }
 _BURST = ("diverged", "non-finite")  # the stops that say something about the rate
+DIVERGE_AT, EVALUATE_EVERY = 1.0, 5  # by default
 _RECENT = 5  # losses whose median is compared: two spikes in a row stop nothing
 _WARM = 15  # losses from which the start is known
 
@@ -89,6 +90,8 @@ class RangeTest:
         num_steps: How many rates were to be tried.
         growth: ``"exponential"`` or ``"linear"``.
         goal: Whether the metric, if there is one, is better when it is smaller (``"min"``) or larger (``"max"``).
+        diverge_at: By how many times its fall the loss had to rise above its start to end the test.
+        evaluate_every: Steps from one metric to the next, if there are any.
 
     >>> import clr
     >>> def train_step(lr):  # the loss of a model that learns best at 0.1
@@ -109,6 +112,8 @@ class RangeTest:
     num_steps: int
     growth: str
     goal: str = "min"
+    diverge_at: float = DIVERGE_AT
+    evaluate_every: int = EVALUATE_EVERY
 
     @property
     def stop(self) -> str:
@@ -241,11 +246,15 @@ class RangeTest:
                 f"Received: {data.get('clr')!r} and {data.get('kind')!r}."
             )
         names = {field.name for field in fields(cls)}
+        later = {"diverge_at": DIVERGE_AT, "evaluate_every": EVALUATE_EVERY}  # which the first tests were saved without
+        data = later | dict(data)
         if set(data) != names | {"clr", "kind"}:
             raise ValueError(f"the data of a range test must have the keys {sorted(names)}. Received: {sorted(data)}.")
         settings = {name: data[name] for name in names - {"sweeps"}}
         _checked_range(settings["min_lr"], settings["max_lr"], settings["num_steps"], settings["growth"])
         checks.choice("goal", settings["goal"], GOALS)
+        checks.positive("diverge_at", settings["diverge_at"])
+        checks.count("evaluate_every", settings["evaluate_every"])
         sweeps = checks.sequence("sweeps", data["sweeps"])
         if not sweeps:
             raise ValueError("`sweeps` must be a list with at least one sweep. Received: [].")
@@ -338,10 +347,10 @@ def _run(
     max_lr: float = 10.0,
     num_steps: int = 300,
     growth: Literal["exponential", "linear"] = "exponential",
-    diverge_at: float = 1.0,
+    diverge_at: float = DIVERGE_AT,
     time_limit: float | None = None,
     evaluate: Callable[[], Any] | None = None,
-    evaluate_every: int = 5,
+    evaluate_every: int = EVALUATE_EVERY,
     goal: Literal["min", "max"] = "min",
     repeats: int = 1,
     progress: bool | None = None,
@@ -388,7 +397,8 @@ def _run(
             sweeps.append(Sweep(tuple(losses), tuple(metrics[: len(losses)]), stop))
             if stop in ("time", "data", "interrupted"):
                 break
-    return RangeTest(tuple(sweeps), float(min_lr), float(max_lr), len(rates), growth, goal)
+    settings = (float(min_lr), float(max_lr), len(rates), growth, goal, float(diverge_at), int(evaluate_every))
+    return RangeTest(tuple(sweeps), *settings)
 
 
 def planned(min_lr: float, max_lr: float, num_steps: int, growth: str) -> tuple[float, ...]:
