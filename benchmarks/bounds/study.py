@@ -245,9 +245,7 @@ def _drawn_gaps(rows: list[dict[str, Any]]) -> Any:
     _, ax = pyplot.subplots(figsize=(9, 6), layout="constrained")
     for number, kind in enumerate((rules.OURS, *rules.PEERS)):
         for at, row in enumerate(reversed(rows)):
-            outcome = row["rules"][kind]
-            gap = -math.inf if outcome["metric"] is None else outcome["metric"] - row["metric"]
-            lost = outcome["failed"] or outcome["diverged"]
+            gap, lost = _behind(row, kind), _runs_lost(row, kind)
             height, inside = at + (2 - number) * 0.15, gap > -FARTHEST
             ax.plot(
                 max(gap, -FARTHEST), height, "x" if lost else "o" if inside else "<", color=f"C{number}", clip_on=False
@@ -283,27 +281,34 @@ def _drawn_curves(results: Results) -> Any:
 
 
 def _said(row: dict[str, Any], kind: str) -> str:
-    outcome = row["rules"][kind]
-    lost = len(outcome["failed"]) + outcome["diverged"]
+    outcome, lost = row["rules"][kind], _runs_lost(row, kind)
     if outcome["metric"] is None or "metric" not in row:
         return "failed" if outcome["failed"] else "-"
-    return f"{outcome['metric'] - row['metric']:+.1f}" + (f" ({lost} lost)" if lost else "")
+    return f"{_behind(row, kind):+.1f}" + (f" ({lost} lost)" if lost else "")
 
 
 def _gap(rows: list[dict[str, Any]], kind: str) -> Number:
     """By how much a rule is above the best of the grid, where one of its trainings was not lost."""
-    outcomes = [(row, row["rules"][kind]["metric"]) for row in rows if "metric" in row]
-    return Number.of((row["task"], -math.inf if own is None else own - row["metric"]) for row, own in outcomes)
+    return Number.of((row["task"], _behind(row, kind)) for row in rows if "metric" in row)
+
+
+def _behind(row: dict[str, Any], kind: str) -> float:
+    metric: float | None = row["rules"][kind]["metric"]
+    return -math.inf if metric is None else metric - float(row["metric"])
 
 
 def _close(rows: list[dict[str, Any]], kind: str) -> str:
     near = 0
     for row in rows:
         outcome = row["rules"][kind]
-        whole = not outcome["failed"] and not outcome["diverged"] and outcome["metric"] is not None
+        whole = not _runs_lost(row, kind) and outcome["metric"] is not None
         near += whole and "metric" in row and outcome["metric"] >= row["metric"] - CLOSE
     return f"{near} of {len(rows)}"
 
 
 def _lost(rows: list[dict[str, Any]], kind: str) -> str:
-    return str(sum(len(row["rules"][kind]["failed"]) + row["rules"][kind]["diverged"] for row in rows))
+    return str(sum(_runs_lost(row, kind) for row in rows))
+
+
+def _runs_lost(row: dict[str, Any], kind: str) -> int:
+    return len(row["rules"][kind]["failed"]) + int(row["rules"][kind]["diverged"])

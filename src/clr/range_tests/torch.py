@@ -161,9 +161,9 @@ def range_test(
             loss = processes.together(gradients)
             processes.average_gradients(optimizer)
             update()
-        if scale is None or scaler.get_scale() >= scale:
-            return loss
-        return None if loss is None or math.isfinite(loss) else loss  # only what was scaled can overflow by its scale
+        skipped = scale is not None and scaler.get_scale() < scale
+        # Only what was scaled can overflow by its scale.
+        return None if skipped and loss is not None and math.isfinite(loss) else loss
 
     def reset(repeat: int) -> None:
         if repeat:
