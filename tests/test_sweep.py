@@ -4,6 +4,7 @@ import json
 import math
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -416,6 +417,36 @@ def test_a_bar_shows_rate_and_loss(tmp_path: Path) -> None:
     assert "LR range test" in done.stderr
     assert "50/50" in done.stderr
     assert "rate 1.00e+01  loss 0." in done.stderr
+
+
+def test_on_a_terminal_a_bar_shows_by_itself_and_goes_when_it_is_done() -> None:
+    pty = pytest.importorskip("pty")  # not on Windows
+    terminal, end = pty.openpty()
+    # Slow enough that the bar is drawn on the way, which rich does ten times a second.
+    slow = PROGRAM.format(options="").replace("r.random()", "(time.sleep(0.02), r.random())[1]")
+    with subprocess.Popen(
+        [sys.executable, "-c", f"import time; {slow}"],
+        stdout=end,
+        stderr=end,
+        env=os.environ | {"TERM": "xterm", "COLUMNS": "100"},
+    ) as process:
+        os.close(end)
+        shown = b""
+        while True:
+            try:
+                more = os.read(terminal, 4096)
+            except OSError:  # Linux says so at the end
+                break
+            if not more:
+                break
+            shown += more
+        assert process.wait() == 0
+    os.close(terminal)
+    text = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", shown.decode())
+    rates = [float(rate) for rate in re.findall(r"LR range test .*?rate (\S+)  loss 0\.\d+", text)]
+    assert len(set(rates)) > 2
+    assert rates == sorted(rates)
+    assert shown.endswith(b"\x1b[2K")  # the line is erased
 
 
 def test_a_bar_that_is_asked_for_needs_rich() -> None:

@@ -8,13 +8,16 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import torch
+from torch.utils.data import DataLoader, random_split
 
 import clr
 import clr.torch
 from benchmarks.bounds.training import fresh
 
 PEERS = ("torch-lr-finder", "ignite", "fastai valley", "fastai steep")
-OURS = "clr"
+OURS, EVALUATED = "clr", "clr with evaluate"
+KINDS = (OURS, EVALUATED, *PEERS)
 LOW, HIGH = 1e-7, 10.0
 
 
@@ -22,6 +25,24 @@ def range_test(name: str, optimizer_name: str, seed: int) -> str:
     """Our range test with its defaults, as JSON."""
     task, model, optimizer, loader = fresh(name, optimizer_name, seed)
     return clr.torch.range_test(model, optimizer, task.loss_fn, loader).to_json()
+
+
+def evaluated(name: str, optimizer_name: str, seed: int) -> str:
+    """The same, judged by the loss on a fifth of the rows to train on (at most 500), which are not trained with."""
+    task, model, optimizer, loader = fresh(name, optimizer_name, seed)
+    data = loader.dataset
+    kept, apart = random_split(data, [0.8, 0.2])
+    x, y = data[apart.indices[:500]]
+
+    def evaluate() -> float:
+        model.eval()
+        with torch.no_grad():
+            loss = task.loss_fn(model(x), y).item()
+        model.train()
+        return loss
+
+    loader = DataLoader(kept, batch_size=task.batch_size, shuffle=True, drop_last=True)
+    return clr.torch.range_test(model, optimizer, task.loss_fn, loader, evaluate=evaluate).to_json()
 
 
 @contextlib.contextmanager

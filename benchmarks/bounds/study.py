@@ -9,7 +9,9 @@ from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean
 from typing import Annotated, Any
+from unittest.mock import patch
 
+import numpy as np
 import torch
 import typer
 from rich.console import Console
@@ -18,8 +20,10 @@ from rich.table import Table
 
 import clr
 import clr.plot
+import clr.suggest
 from benchmarks import packed
 from benchmarks.bounds import rules, training
+from benchmarks.bounds.smoothers import SMOOTHERS
 from benchmarks.bounds.tasks import TASKS
 from benchmarks.medians import Number
 
@@ -75,7 +79,7 @@ def grid(optimizer: str, ratio: float) -> Iterator[tuple[float, float]]:
 
 def planned(seeds: int) -> Iterator[Key]:
     """The keys of what needs no other result, the most telling first."""
-    for kind in (rules.OURS, *rules.PEERS):
+    for kind in rules.KINDS:
         for seed in range(seeds):
             for task, optimizer in cells():
                 yield ("test", kind, task, optimizer, seed)
@@ -91,7 +95,7 @@ def bounds(results: Results, kind: str, task: str, optimizer: str, seed: int) ->
     found = results.get(("test", kind, task, optimizer, seed))
     if isinstance(found, str):
         return found
-    if kind != rules.OURS:
+    if kind in rules.PEERS:
         return found / 10, found
     try:
         base_lr, max_lr = clr.RangeTest.from_dict(found).bounds()
@@ -102,7 +106,7 @@ def bounds(results: Results, kind: str, task: str, optimizer: str, seed: int) ->
 
 def followed(results: Results, seeds: int) -> Iterator[Key]:
     """The keys of the trainings under the bounds that were found."""
-    for kind in (rules.OURS, *rules.PEERS):
+    for kind in rules.KINDS:
         for seed in range(seeds):
             for task, optimizer in cells():
                 found = bounds(results, kind, task, optimizer, seed)
@@ -116,8 +120,8 @@ def work(key: Key) -> Any:
     if key[0] == "training":
         return training.train(*key[1:])
     _, kind, *rest = key
-    if kind == rules.OURS:
-        return json.loads(rules.range_test(*rest))
+    if kind not in rules.PEERS:
+        return json.loads((rules.evaluated if kind == rules.EVALUATED else rules.range_test)(*rest))
     try:
         return rules.suggestion(kind, *rest)
     except Exception as error:  # whatever a peer may raise is its answer
@@ -160,7 +164,7 @@ def summary(results: Results, seeds: int) -> list[dict[str, Any]]:
         if candidates:
             row["best"] = max(candidates, key=candidates.__getitem__)
             row["metric"] = candidates[row["best"]]
-        for kind in (rules.OURS, *rules.PEERS):
+        for kind in rules.KINDS:
             row["rules"][kind] = _outcome(results, kind, task, optimizer, seeds)
         rows.append(row)
     return rows
@@ -199,7 +203,7 @@ def report(
     """Print how far each rule stays behind the best of the grid."""
     packed.unpack(results)
     rows = summary(Results(results), seeds)
-    kinds = (rules.OURS, *rules.PEERS)
+    kinds = rules.KINDS
     table = [["task", "optimizer", "", "grid's best", "of", *kinds]]
     for row in rows:
         best = row.get("metric")
@@ -211,11 +215,15 @@ def report(
         table.append([f"within {CLOSE:g} point", "", half, "", "", *(_close(own, kind) for kind in kinds)])
         table.append(["diverged or failed", "", half, "", "", *(_lost(own, kind) for kind in kinds)])
     table.append(["median (95% interval)", "", "all", "", "", *(str(_gap(rows, kind)) for kind in kinds)])
+    _show(table, "Final metric under each rule's bounds, less that of the best pair of the grid", markdown)
+
+
+def _show(table: list[list[str]], title: str, markdown: bool) -> None:
     if markdown:
-        table.insert(1, ["---"] * len(table[0]))
-        print("\n".join(f"| {' | '.join(line)} |" for line in table))
+        lines = [table[0], ["---"] * len(table[0]), *table[1:]]
+        print("\n".join(f"| {' | '.join(line)} |" for line in lines))
         return
-    shown = Table(*table[0], title="Final metric under each rule's bounds, less that of the best pair of the grid")
+    shown = Table(*table[0], title=title)
     for line in table[1:]:
         shown.add_row(*line)
     Console(width=180).print(shown)
@@ -238,15 +246,54 @@ def draw(
         print(path)
 
 
+@app.command()
+def smoothers(
+    results: ResultsOption = RESULTS,
+    seeds: SeedsOption = SEEDS,
+    markdown: Annotated[bool, typer.Option(help="A table for a page.")] = False,
+) -> None:
+    """Print what our rule would find on curves that were smoothed in other ways, as the grid has measured it."""
+    packed.unpack(results)
+    kept = Results(results)
+    pairs = summary(kept, seeds)
+    table = [["smoother", "refused", "within 1 point, tuning", "held out", "median (95% interval)"]]
+    for name, smoother in SMOOTHERS.items():
+        with patch.object(clr.suggest, "smooth", smoother):
+            found = [[_on_grid(kept, row, seed, seeds) for seed in range(seeds)] for row in pairs]
+        gaps = [mean(own) for own in found]
+        refused = sum(own.count(-math.inf) for own in found)
+        near = {
+            half: [gap >= -CLOSE for gap, row in zip(gaps, pairs, strict=True) if row["tuning"] == half]
+            for half in (True, False)
+        }
+        halves = (f"{sum(near[half])} of {len(near[half])}" for half in (True, False))
+        number = Number.of((row["task"], gap) for gap, row in zip(gaps, pairs, strict=True))
+        table.append([name, str(refused), *halves, str(number)])
+    _show(table, "Our rule with other smoothers, between the points of the grid", markdown)
+
+
+def _on_grid(results: Results, row: dict[str, Any], seed: int, seeds: int) -> float:
+    """How far our bounds of a test are behind the best of the grid, between whose points the metric is a line."""
+    found = bounds(results, rules.OURS, row["task"], row["optimizer"], seed)
+    if isinstance(found, str):
+        return -math.inf
+    rates, metrics = [], []
+    for pair in grid(row["optimizer"], RATIOS[0]):
+        outcomes = [results.get(("training", row["task"], row["optimizer"], at, *pair)) for at in range(seeds)]
+        rates.append(math.log(pair[1]))
+        metrics.append(mean(0.0 if metric is None or diverged else metric for metric, diverged in outcomes))
+    return float(np.interp(math.log(found[1]), rates, metrics)) - float(row["metric"])
+
+
 def _drawn_gaps(rows: list[dict[str, Any]]) -> Any:
     """The rules' metrics, less that of the best of the grid."""
     from matplotlib import pyplot
 
     _, ax = pyplot.subplots(figsize=(9, 6), layout="constrained")
-    for number, kind in enumerate((rules.OURS, *rules.PEERS)):
+    for number, kind in enumerate(rules.KINDS):
         for at, row in enumerate(reversed(rows)):
             gap, lost = _behind(row, kind), _runs_lost(row, kind)
-            height, inside = at + (2 - number) * 0.15, gap > -FARTHEST
+            height, inside = at + (2.5 - number) * 0.13, gap > -FARTHEST
             ax.plot(
                 max(gap, -FARTHEST), height, "x" if lost else "o" if inside else "<", color=f"C{number}", clip_on=False
             )
@@ -256,7 +303,7 @@ def _drawn_gaps(rows: list[dict[str, Any]]) -> Any:
     ax.set_xlim(-FARTHEST, 2)
     ax.set_xlabel("points above the best of the grid (x: with a run that was lost; <: farther)")
     ax.grid(axis="x", alpha=0.3)
-    ax.legend(fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=5, frameon=False)
+    ax.legend(fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=6, frameon=False)
     return ax
 
 
