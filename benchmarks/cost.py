@@ -1,7 +1,5 @@
 """What a rate costs, against what a user would pick instead, taken in turns in one process."""
 
-import statistics
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -9,39 +7,27 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import keras
+import lrsched
 import numpy as np
 import optax
 import tensorflow as tf
 import torch
 from ignite.handlers.param_scheduler import LinearCyclicalScheduler
-from rich.table import Table
+from pytorch_scheduler import CosineAnnealingWarmupRestarts
 from sklearn.datasets import load_digits
+from transformers import get_cosine_with_hard_restarts_schedule_with_warmup
 
 import clr
 from benchmarks.formula import formula
+from benchmarks.timing import Line, Pair, line
 
 ARGUMENTS = {"base_lr": 0.01, "max_lr": 0.1, "step_size": 20.0, "gamma": 0.99994}
 ROUNDS = 101
 
-Pair = tuple[str, Callable[[], Any], str, Callable[[], Any], int]  # ours, the other, and calls per round
 
-
-def table() -> Table:
-    """A row per comparison: medians over the rounds, and the median of the ratios within a round."""
-    result = Table(title=f"Cost of a call, medians of {ROUNDS} rounds")
-    for heading in ("clr", "against", "clr, us", "against, us", "clr : against"):
-        result.add_column(heading, justify="right" if "us" in heading or ":" in heading else "left")
-    for name, ours, other_name, other, calls in pairs():
-        times = []
-        for turn in range(ROUNDS):  # now one goes first, now the other
-            first, second = (ours, other) if turn % 2 else (other, ours)
-            pair = _time(first, calls), _time(second, calls)
-            times.append(pair if turn % 2 else pair[::-1])
-        ratio = statistics.median(one / two for one, two in times)
-        shown = f"{ratio:.3f}" if 0.1 < ratio < 10 else f"1 : {1 / ratio:.1f}"
-        medians = (f"{1e6 * statistics.median(column):.2f}" for column in zip(*times, strict=True))
-        result.add_row(name, other_name, *medians, shown)
-    return result
+def lines() -> Iterator[Line]:
+    """A line per comparison."""
+    return (line(pair, ROUNDS) for pair in pairs())
 
 
 def pairs() -> Iterator[Pair]:
@@ -49,24 +35,24 @@ def pairs() -> Iterator[Pair]:
     step = tf.Variable(12_345, dtype=tf.int64, trainable=False)
     for mode in ("triangular", "triangular2", "exp_range"):
         rate = clr.cyclic_learning_rate(step, mode=mode)
-        yield f"eager, {mode}", rate, "formula in ops", partial(formula, step, mode, **ARGUMENTS), 20
+        yield Pair(f"eager, {mode}", rate, "formula in ops", partial(formula, step, mode, **ARGUMENTS), 20)
     for jit_compile in (False, True):
         how = "tf.function, XLA" if jit_compile else "tf.function"
         for mode in ("triangular", "triangular2", "exp_range"):
             ours = _advancing(step, clr.cyclic_learning_rate(step, mode=mode), jit_compile)
             constant = _advancing(step, lambda: tf.constant(0.01), jit_compile)
-            yield f"{how}, {mode}, step += 1", ours, "a constant, step += 1", constant, 20
+            yield Pair(f"{how}, {mode}, step += 1", ours, "a constant, step += 1", constant, 20)
         # What any rate that follows a variable costs at least.
         floor = _advancing(step, lambda: tf.cast(step, tf.float32), jit_compile)
-        yield f"{how}, only the step as a float, step += 1", floor, "a constant, step += 1", constant, 20
+        yield Pair(f"{how}, only the step as a float, step += 1", floor, "a constant, step += 1", constant, 20)
         mode = "triangular2"
         ours = _training(clr.cyclic_learning_rate, jit_compile)
         constant = _training(lambda step, mode: 0.01, jit_compile)
-        yield f"{how}, training step, {mode}", ours, "at a constant rate", constant, 20
+        yield Pair(f"{how}, training step, {mode}", ours, "at a constant rate", constant, 20)
 
     schedule = clr.triangular(0.01, 0.1, 2000)
     steps = np.arange(10_000)
-    yield (
+    yield Pair(
         "host, 10,000 steps in one call",
         lambda: schedule(steps),
         "the same, step by step",
@@ -74,7 +60,8 @@ def pairs() -> Iterator[Pair]:
         1,
     )
     restarts = clr.warm_restarts(0.1, 2000, cycle_mult=2)
-    yield (
+    yield from host_pairs(schedule)
+    yield Pair(
         "Keras schedule, eager, warm_restarts",
         partial(clr.keras.LearningRateSchedule(restarts), step),
         "Keras CosineDecayRestarts",
@@ -83,6 +70,21 @@ def pairs() -> Iterator[Pair]:
     )
     yield from torch_pairs(schedule)
     yield from jax_pairs(schedule)
+
+
+def host_pairs(schedule: clr.Schedule) -> Iterator[Pair]:
+    """One rate, without a framework."""
+    options: dict[str, Any] = {"pct_start": 0.3, "initial_div": 25.0, "final_div": 1e4}
+    policies: dict[str, tuple[Callable[[int], float], Callable[[int], float]]] = {
+        "triangular": (schedule, lrsched.triangular(min_lr=0.01, max_lr=0.1, step_size=2000)),
+        "one_cycle": (clr.one_cycle(0.1, 10**6), lrsched.one_cycle(max_lr=0.1, total_steps=10**6, **options)),
+        "warm_restarts, cycle_mult 2, 10 cycles on": (
+            clr.warm_restarts(0.1, 10, cycle_mult=2),
+            lrsched.cosine_restarts(base_lr=0.1, min_lr=0.0, period=10, t_mult=2),
+        ),
+    }
+    for what, (ours, other) in policies.items():
+        yield Pair(f"host, one step, {what}", partial(ours, 12_345), "lrsched", partial(other, 12_345), 500)
 
 
 def torch_pairs(schedule: clr.Schedule) -> Iterator[Pair]:
@@ -95,11 +97,11 @@ def torch_pairs(schedule: clr.Schedule) -> Iterator[Pair]:
             optimizer.step()
             ours = clr.torch.LRScheduler(_optimizer(groups), schedule, clr.momentum(schedule) if momentum else None)
             what = f"{groups} group{'s' * (groups > 1)}{', with momentum' * momentum}"
-            yield f"torch scheduler, {what}", ours.step, "CyclicLR", peer.step, 500
+            yield Pair(f"torch scheduler, {what}", ours.step, "CyclicLR", peer.step, 500)
             optimizer = _optimizer(groups)
             peer = peers.ConstantLR(optimizer, 1.0, 10)
             optimizer.step()
-            yield f"torch scheduler, {what}", ours.step, "ConstantLR (no momentum)", peer.step, 500
+            yield Pair(f"torch scheduler, {what}", ours.step, "ConstantLR (no momentum)", peer.step, 500)
     one_cycle = clr.one_cycle(0.1, 10**9)
     others: list[tuple[str, clr.Schedule, clr.Schedule | None, str, Callable[[Any], Any]]] = [
         (
@@ -117,6 +119,20 @@ def torch_pairs(schedule: clr.Schedule) -> Iterator[Pair]:
             lambda optimizer: peers.CosineAnnealingWarmRestarts(optimizer, 2000),
         ),
         (
+            "warm_restarts",
+            clr.warm_restarts(0.1, 2000),
+            None,
+            "transformers' cosine with hard restarts",
+            lambda optimizer: get_cosine_with_hard_restarts_schedule_with_warmup(optimizer, 0, 10**6, 500),
+        ),
+        (
+            "warm_restarts",
+            clr.warm_restarts(0.1, 2000),
+            None,
+            "pytorch-scheduler's CosineAnnealingWarmupRestarts",
+            lambda optimizer: CosineAnnealingWarmupRestarts(optimizer, 2000),
+        ),
+        (
             "triangular",
             schedule,
             None,
@@ -129,7 +145,7 @@ def torch_pairs(schedule: clr.Schedule) -> Iterator[Pair]:
         peer = make(optimizer)
         optimizer.step()
         ours = clr.torch.LRScheduler(_optimizer(1), policy, mirror)
-        yield f"torch scheduler, {what}", ours.step, name, peer.step, 500
+        yield Pair(f"torch scheduler, {what}", ours.step, name, peer.step, 500)
 
 
 class _Ignite:
@@ -155,7 +171,7 @@ def jax_pairs(schedule: clr.Schedule) -> Iterator[Pair]:
     }
     for name, policy in policies.items():
         ours = jax.jit(policy)
-        yield f"JAX jit, {name}", partial(_done, ours, count), "a constant", partial(_done, constant, count), 100
+        yield Pair(f"JAX jit, {name}", partial(_done, ours, count), "a constant", partial(_done, constant, count), 100)
     cosine = {"init_value": 0.1, "peak_value": 0.1, "warmup_steps": 0, "end_value": 0.0}
     cycles = [cosine | {"decay_steps": 2000 * 2**cycle} for cycle in range(8)]
     theirs = {
@@ -164,9 +180,11 @@ def jax_pairs(schedule: clr.Schedule) -> Iterator[Pair]:
     }
     for name, (other_name, other) in theirs.items():
         pair = jax.jit(policies[name]), jax.jit(other)
-        yield f"JAX jit, {name}", partial(_done, pair[0], count), other_name, partial(_done, pair[1], count), 100
+        yield Pair(f"JAX jit, {name}", partial(_done, pair[0], count), other_name, partial(_done, pair[1], count), 100)
     for name, policy in policies.items():
-        yield f"JAX jit, training step, {name}", _jax_training(policy), "at a constant rate", _jax_training(0.01), 20
+        yield Pair(
+            f"JAX jit, training step, {name}", _jax_training(policy), "at a constant rate", _jax_training(0.01), 20
+        )
 
 
 def _done(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -197,14 +215,6 @@ def _jax_training(rate: Any) -> Callable[[], Any]:
         current = jax.block_until_ready(update(*current))
 
     return step
-
-
-def _time(function: Callable[[], Any], calls: int) -> float:
-    function()
-    start = time.perf_counter()
-    for _ in range(calls):
-        function()
-    return (time.perf_counter() - start) / calls
 
 
 def _advancing(step: Any, rate: Callable[[], Any], jit_compile: bool) -> Callable[[], Any]:

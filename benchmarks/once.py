@@ -1,9 +1,7 @@
 """What is done once and not in every step: whole curves, imports, range tests. Ratios within a round, in turns."""
 
-import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -15,10 +13,10 @@ import numpy as np
 import optax
 import tensorflow as tf
 import torch
-from rich.table import Table
 
 import clr
 from benchmarks.bounds import cost as torch_tests
+from benchmarks.timing import Line, Pair, line
 from clr.demo import keras as keras_demo
 from clr.demo import tensorflow as tensorflow_demo
 from clr.demo import training
@@ -30,26 +28,10 @@ STEPS = 200
 # So small a range that no test ends early.
 RANGE: dict[str, Any] = {"min_lr": 1e-7, "max_lr": 1e-5, "num_steps": STEPS}
 
-# Ours, the other, and by what the times are divided, so that both are of the same amount of work.
-Pair = tuple[str, Callable[[], Any], str, Callable[[], Any], float, float]
 
-
-def table() -> Table:
-    """A row per comparison: medians over the rounds, and the median of the ratios within a round."""
-    result = Table(title=f"What is done once, medians of {ROUNDS} rounds")
-    for heading in ("clr", "against", "clr, ms", "against, ms", "clr : against"):
-        result.add_column(heading, justify="right" if "ms" in heading or ":" in heading else "left")
-    for name, ours, other_name, other, amount, other_amount in pairs():
-        times = []
-        ours(), other()  # what is compiled is compiled before
-        for turn in range(ROUNDS):  # now one goes first, now the other
-            own, others = (_time(ours), _time(other)) if turn % 2 else (_time(other), _time(ours))[::-1]
-            times.append((own / amount, others / other_amount))
-        ratio = statistics.median(one / two for one, two in times)
-        shown = f"{ratio:.3f}" if 0.1 < ratio < 10 else f"1 : {1 / ratio:.1f}"
-        medians = (f"{1e3 * statistics.median(column):.3g}" for column in zip(*times, strict=True))
-        result.add_row(name, other_name, *medians, shown)
-    return result
+def lines() -> Iterator[Line]:
+    """A line per comparison."""
+    return (line(pair, ROUNDS) for pair in pairs())
 
 
 def pairs() -> Iterator[Pair]:
@@ -79,14 +61,17 @@ def curves() -> Iterator[Pair]:
         ("triangular", clr.triangular(0.01, 0.1, 2000), "CyclicLR, looped", cyclic),
         ("warm_restarts", clr.warm_restarts(0.1, 2000), "CosineAnnealingWarmRestarts, looped", restarts),
     ):
-        yield f"NumPy, {name}, {million}", partial(schedule, steps), other_name, partial(loop, other), amount, looped
+        yield Pair(
+            f"NumPy, {name}, {million}", partial(schedule, steps), other_name, partial(loop, other), 1, amount, looped
+        )
     counts = jnp.arange(CURVE)
     ours, theirs = jax.jit(clr.one_cycle(0.1, CURVE)), jax.jit(jax.vmap(optax.cosine_onecycle_schedule(CURVE, 0.1)))
-    yield (
+    yield Pair(
         f"JAX jit, one_cycle, {million}",
         lambda: jax.block_until_ready(ours(counts)),
         "optax.cosine_onecycle_schedule, in vmap",
         lambda: jax.block_until_ready(theirs(counts)),
+        1,
         amount,
         amount,
     )
@@ -99,16 +84,15 @@ def imports() -> Iterator[Pair]:
         return partial(subprocess.run, [sys.executable, "-c", code], check=True, capture_output=True)
 
     for other in ("pass", "import optax", "import torch", "import ignite.handlers.param_scheduler"):
-        yield "import clr, in a new Python", python("import clr"), other, python(other), 1, 1
+        yield Pair("import clr, in a new Python", python("import clr"), other, python(other))
 
 
 def range_tests() -> Iterator[Pair]:
     """A range test and a plain loop of as many steps at as many rates; the loop leaves its traces."""
     for name in torch_tests.TASKS:
         ours = partial(torch_tests.range_test, name)
-        yield f"torch range test, {name}", ours, "a plain loop", partial(torch_tests.plain, name), 1, 1
-        finder = partial(torch_tests.lr_finder, name)
-        yield f"torch range test, {name}", ours, "torch-lr-finder", finder, 1, 1
+        for other, make in torch_tests.OTHERS.items():
+            yield Pair(f"torch range test, {name}", ours, other, partial(make, name))
     batches = training.test_batches()[:STEPS]
     yield _keras(batches)
     yield _tensorflow(batches)
@@ -125,7 +109,7 @@ def _keras(batches: list[Any]) -> Pair:
 
     plain()
     test = partial(clr.keras.range_test, model, batches, **RANGE)
-    return f"Keras range test on {keras.backend.backend()}, digits", test, "train_on_batch in a loop", plain, 1, 1
+    return Pair(f"Keras range test on {keras.backend.backend()}, digits", test, "train_on_batch in a loop", plain)
 
 
 def _tensorflow(batches: list[Any]) -> Pair:
@@ -146,7 +130,7 @@ def _tensorflow(batches: list[Any]) -> Pair:
         following = iter(batches)
         clr.tensorflow.range_test(lambda rate: update(rate, *next(following)), weights, **RANGE)
 
-    return "TensorFlow range test, digits", test, "a plain loop", plain, 1, 1
+    return Pair("TensorFlow range test, digits", test, "a plain loop", plain)
 
 
 def _jax(batches: list[Any]) -> Pair:
@@ -175,10 +159,4 @@ def _jax(batches: list[Any]) -> Pair:
 
         clr.range_test(train_step, **RANGE)
 
-    return "JAX range test, digits", test, "a plain loop", plain, 1, 1
-
-
-def _time(function: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
+    return Pair("JAX range test, digits", test, "a plain loop", plain)

@@ -1,10 +1,18 @@
-"""A range test, a plain loop of as many steps, and torch-lr-finder, for what they cost against each other."""
+"""A range test, a plain loop of as many steps, and the tests of others, for what they cost against each other."""
 
+import tempfile
+from collections.abc import Callable
 from typing import Any
+
+import lightning
+from ignite.engine import create_supervised_trainer
+from ignite.handlers import FastaiLRFinder
+from lightning.pytorch.tuner import Tuner
+from torch_lr_finder import LRFinder
 
 import clr
 import clr.torch
-from benchmarks.bounds.rules import HIGH, LOW, silent
+from benchmarks.bounds.rules import LOW, silent
 from benchmarks.bounds.training import fresh
 
 STEPS = 200
@@ -39,10 +47,53 @@ def plain(name: str) -> None:
 
 def lr_finder(name: str) -> None:
     """The test of torch-lr-finder, with what puts the model back."""
-    from torch_lr_finder import LRFinder
-
     task, model, optimizer, loader = fresh(name, "adamw", 0)
     with silent():
         finder = LRFinder(model, optimizer, task.loss_fn, device="cpu")
-        finder.range_test(loader, start_lr=LOW, end_lr=min(HIGH, 1e-5), num_iter=STEPS, diverge_th=1e9)
+        finder.range_test(loader, start_lr=LOW, end_lr=1e-5, num_iter=STEPS, diverge_th=1e9)
         finder.reset()
+
+
+def ignite(name: str) -> None:
+    """Ignite's test, which puts the model back."""
+    task, model, optimizer, loader = fresh(name, "adamw", 0)
+    with silent():
+        trainer = create_supervised_trainer(model, optimizer, task.loss_fn)
+        saved = {"model": model, "optimizer": optimizer}
+        finder = FastaiLRFinder()
+        options: dict[str, Any] = {"num_iter": STEPS, "start_lr": LOW, "end_lr": 1e-5, "diverge_th": 1e9}
+        with finder.attach(trainer, to_save=saved, **options) as test:
+            test.run(loader)
+
+
+class _Module(lightning.LightningModule):  # type: ignore[misc]
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.task, self.model, self.optimizer, self.loader = fresh(name, "adamw", 0)
+        self.lr = LOW
+
+    def training_step(self, batch: Any, _: int) -> Any:
+        return self.task.loss_fn(self.model(batch[0]), batch[1])
+
+    def configure_optimizers(self) -> Any:
+        return self.optimizer
+
+    def train_dataloader(self) -> Any:
+        return self.loader
+
+
+def lightning_tuner(name: str) -> None:
+    """Lightning's test, which keeps the model in a file, and puts it back."""
+    with silent(), tempfile.TemporaryDirectory() as folder:
+        off: dict[str, Any] = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)
+        trainer = lightning.Trainer(accelerator="cpu", default_root_dir=folder, enable_checkpointing=False, **off)
+        options: dict[str, Any] = {"min_lr": LOW, "max_lr": 1e-5, "num_training": STEPS, "early_stop_threshold": None}
+        Tuner(trainer).lr_find(_Module(name), update_attr=False, **options)
+
+
+OTHERS: dict[str, Callable[[str], None]] = {
+    "a plain loop": plain,
+    "torch-lr-finder": lr_finder,
+    "ignite's FastaiLRFinder": ignite,
+    "Lightning's Tuner": lightning_tuner,
+}

@@ -301,8 +301,10 @@ class _Replicas:
 
     def divided(self, batch: Any) -> Any:
         """A batch as the replicas take it."""
+        if self._count == 1:
+            return batch
         leaves = [leaf for leaf in keras.tree.flatten(batch) if leaf is not None]
-        if self._count == 1 or len(self._strategy.experimental_local_results(leaves[0])) > 1:
+        if len(self._strategy.experimental_local_results(leaves[0])) > 1:
             return batch
         if len(leaves[0]) < self._count:
             raise ValueError(
