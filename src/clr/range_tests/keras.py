@@ -335,7 +335,7 @@ def _batch(batch: Any) -> Any:
 
 
 def _readable(leaf: Any) -> Any:
-    if keras.ops.is_tensor(leaf) or not hasattr(leaf, "numpy"):
+    if not hasattr(leaf, "numpy") or keras.ops.is_tensor(leaf):
         return leaf
     return (leaf.detach().cpu() if hasattr(leaf, "detach") else leaf).numpy()
 
