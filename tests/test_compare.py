@@ -563,6 +563,17 @@ def test_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "accuracy was nan at step 2" in text
 
 
+def test_many_schedules_leave_room_for_their_curves(tmp_path: Path) -> None:
+    result = compare(tmp_path, schedules={f"number {number}": clr.constant(0.01) for number in range(30)}, seeds=1)
+    page = tmp_path / "page.html"
+    result.report(page)
+    for drawing in re.findall("<svg.*?</svg>", page.read_text(encoding="utf-8"), flags=re.DOTALL):
+        frame = re.search(r'id="patch_2">\s*<path d="([^"]*)"', drawing)  # that of the axes
+        assert frame
+        heights = [float(height) for height in re.findall(r"[ML] \S+ (\S+)", frame[1])]
+        assert max(heights) - min(heights) > 108  # points, an inch and a half
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 def test_the_page_in_a_browser_as_wide_as_a_phone(tmp_path: Path) -> None:
     names = {f"schedule_with_a_long_name_{number}": clr.constant(0.02 * (number + 1)) for number in range(12)}

@@ -17,14 +17,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _SIZE = (5.5, 3.2)  # inches, of which a phone shows three: so that its words can be read there too
+_LINE = 0.18  # inches, of a line of the legend
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; }
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 60rem; padding: 1rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2rem; }
-figure { margin: 1rem 0; } figure svg { display: block; width: 100%; height: auto; background: #fff; }
+figure { margin: 1rem 0; }
+figure svg { display: block; width: 100%; max-width: 44rem; height: auto; background: #fff; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { border-bottom: 1px solid var(--line); padding: .3rem .6rem; text-align: right; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 6rem; }
+th:first-child, td:first-child { text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 9rem; }
 pre { background: var(--soft); overflow-x: auto; padding: .6rem; font-size: .8rem; }
 """
 
@@ -127,7 +129,9 @@ def _rates(comparison: Comparison, budget: int) -> "Axes | None":
 
 
 def _legend(ax: "Axes") -> None:
-    if ax.get_legend_handles_labels()[0]:
+    if count := len(ax.get_legend_handles_labels()[0]):
+        figure: Any = ax.figure
+        figure.set_size_inches(_SIZE[0], _SIZE[1] + _LINE * max(0, math.ceil(count / 2) - 4))  # or it leaves no room
         ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False, fontsize="small")
 
 
