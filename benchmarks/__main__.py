@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import accuracy, cost, once
+from benchmarks.tables import markdown_row
 
 PACKAGES = [
     "cyclic-learning-rate",
@@ -42,7 +43,7 @@ def main(markdown: Annotated[bool, typer.Option(help="A table for a page.")] = F
     packages = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
     print(f"{packages}; Python {platform.python_version()}, {os.cpu_count()} cores\n", flush=True)
     if markdown:
-        print(f"| {' | '.join(HEADINGS)} |\n| --- | --- | ---: | ---: | ---: |")
+        print(f"{markdown_row(HEADINGS)}\n| --- | --- | ---: | ---: | ---: |")
     table = Table(*HEADINGS)
     for column in table.columns[2:]:
         column.justify = "right"
@@ -53,7 +54,7 @@ def main(markdown: Annotated[bool, typer.Option(help="A table for a page.")] = F
         table.add_row(f"[bold]{section}")
         for line in part.lines():
             if markdown:
-                print(f"| {' | '.join(line)} |", flush=True)
+                print(markdown_row(line), flush=True)
             table.add_row(*line)
     if not markdown:
         Console(width=None if sys.stdout.isatty() else 170).print(table)

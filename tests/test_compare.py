@@ -567,7 +567,9 @@ def test_many_schedules_leave_room_for_their_curves(tmp_path: Path) -> None:
     result = compare(tmp_path, schedules={f"number {number}": clr.constant(0.01) for number in range(30)}, seeds=1)
     page = tmp_path / "page.html"
     result.report(page)
-    for drawing in re.findall("<svg.*?</svg>", page.read_text(encoding="utf-8"), flags=re.DOTALL):
+    drawings = re.findall("<svg.*?</svg>", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert len(drawings) == 2  # the curves and the schedules
+    for drawing in drawings:
         frame = re.search(r'id="patch_2">\s*<path d="([^"]*)"', drawing)  # that of the axes
         assert frame
         heights = [float(height) for height in re.findall(r"[ML] \S+ (\S+)", frame[1])]

@@ -5,20 +5,19 @@ from collections.abc import Callable
 from typing import Any
 
 import lightning
-from ignite.engine import create_supervised_trainer
-from ignite.handlers import FastaiLRFinder
 from lightning.pytorch.tuner import Tuner
-from torch_lr_finder import LRFinder
 
 import clr
 import clr.torch
+from benchmarks.bounds import rules
 from benchmarks.bounds.rules import LOW, silent
 from benchmarks.bounds.training import fresh
 
 STEPS = 200
 TASKS = ("digits_cnn", "mnist1d_cnn", "chars")
 # So small a range that no way ends early.
-RANGE: dict[str, Any] = {"min_lr": LOW, "max_lr": 1e-5, "num_steps": STEPS}
+HIGH = 1e-5
+RANGE: dict[str, Any] = {"min_lr": LOW, "max_lr": HIGH, "num_steps": STEPS}
 
 
 def range_test(name: str) -> None:
@@ -47,23 +46,14 @@ def plain(name: str) -> None:
 
 def lr_finder(name: str) -> None:
     """The test of torch-lr-finder, with what puts the model back."""
-    task, model, optimizer, loader = fresh(name, "adamw", 0)
     with silent():
-        finder = LRFinder(model, optimizer, task.loss_fn, device="cpu")
-        finder.range_test(loader, start_lr=LOW, end_lr=1e-5, num_iter=STEPS, diverge_th=1e9)
-        finder.reset()
+        rules.lr_finder(name, "adamw", 0, end_lr=HIGH, num_iter=STEPS, diverge_th=1e9).reset()
 
 
 def ignite(name: str) -> None:
-    """Ignite's test, which puts the model back."""
-    task, model, optimizer, loader = fresh(name, "adamw", 0)
+    """Ignite's test."""
     with silent():
-        trainer = create_supervised_trainer(model, optimizer, task.loss_fn)
-        saved = {"model": model, "optimizer": optimizer}
-        finder = FastaiLRFinder()
-        options: dict[str, Any] = {"num_iter": STEPS, "start_lr": LOW, "end_lr": 1e-5, "diverge_th": 1e9}
-        with finder.attach(trainer, to_save=saved, **options) as test:
-            test.run(loader)
+        rules.ignite_finder(name, "adamw", 0, end_lr=HIGH, num_iter=STEPS, diverge_th=1e9)
 
 
 class _Module(lightning.LightningModule):  # type: ignore[misc]
@@ -87,7 +77,7 @@ def lightning_tuner(name: str) -> None:
     with silent(), tempfile.TemporaryDirectory() as folder:
         off: dict[str, Any] = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)
         trainer = lightning.Trainer(accelerator="cpu", default_root_dir=folder, enable_checkpointing=False, **off)
-        options: dict[str, Any] = {"min_lr": LOW, "max_lr": 1e-5, "num_training": STEPS, "early_stop_threshold": None}
+        options: dict[str, Any] = {"min_lr": LOW, "max_lr": HIGH, "num_training": STEPS, "early_stop_threshold": None}
         Tuner(trainer).lr_find(_Module(name), update_attr=False, **options)
 
 

@@ -63,23 +63,18 @@ def suggestion(rule: str, name: str, optimizer_name: str, seed: int) -> float:
     return float(rate)
 
 
-def _torch_lr_finder(name: str, optimizer_name: str, seed: int) -> Any:
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot
+def lr_finder(name: str, optimizer_name: str, seed: int, **options: Any) -> Any:
+    """The finder of torch-lr-finder after its test, with the model as that has left it."""
     from torch_lr_finder import LRFinder
 
     task, model, optimizer, loader = fresh(name, optimizer_name, seed)
     finder = LRFinder(model, optimizer, task.loss_fn, device="cpu")
-    finder.range_test(loader, start_lr=LOW, end_lr=HIGH, num_iter=200)
-    ax = pyplot.figure().gca()
-    _, rate = finder.plot(ax=ax, suggest_lr=True)
-    pyplot.close("all")
-    return rate
+    finder.range_test(loader, start_lr=LOW, **options)
+    return finder
 
 
-def _ignite(name: str, optimizer_name: str, seed: int) -> Any:
+def ignite_finder(name: str, optimizer_name: str, seed: int, **options: Any) -> Any:
+    """The finder of ignite after its test, which puts the model back."""
     from ignite.engine import create_supervised_trainer
     from ignite.handlers import FastaiLRFinder
 
@@ -87,9 +82,26 @@ def _ignite(name: str, optimizer_name: str, seed: int) -> Any:
     trainer = create_supervised_trainer(model, optimizer, task.loss_fn)
     finder = FastaiLRFinder()
     saved = {"model": model, "optimizer": optimizer}
-    with finder.attach(trainer, to_save=saved, num_iter=200, start_lr=LOW, end_lr=HIGH) as test:
+    with finder.attach(trainer, to_save=saved, start_lr=LOW, **options) as test:
         test.run(loader)
-    return finder.lr_suggestion()
+    return finder
+
+
+def _torch_lr_finder(name: str, optimizer_name: str, seed: int) -> Any:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    finder = lr_finder(name, optimizer_name, seed, end_lr=HIGH, num_iter=200)
+    ax = pyplot.figure().gca()
+    _, rate = finder.plot(ax=ax, suggest_lr=True)
+    pyplot.close("all")
+    return rate
+
+
+def _ignite(name: str, optimizer_name: str, seed: int) -> Any:
+    return ignite_finder(name, optimizer_name, seed, end_lr=HIGH, num_iter=200).lr_suggestion()
 
 
 def _fastai_curve(name: str, optimizer_name: str, seed: int) -> tuple[Any, Any]:

@@ -22,15 +22,6 @@ def _moving(keep: float) -> Smoother:
     return smooth
 
 
-def _calm(values: Sequence[float]) -> np.ndarray:
-    """Without single spikes, as our own smoother begins."""
-    from scipy import ndimage
-
-    start = suggest._start(values)
-    capped = np.minimum(values, 2 * start - min(values))
-    return np.asarray(ndimage.median_filter(capped, 5, mode="nearest"))
-
-
 def _window(values: Sequence[float]) -> int:
     return 2 * suggest._reach(len(values)) + 1
 
@@ -39,7 +30,7 @@ def _savgol(order: int) -> Smoother:
     def smooth(values: Sequence[float]) -> list[float]:
         from scipy import signal
 
-        return list(map(float, signal.savgol_filter(_calm(values), min(_window(values), len(values)), order)))
+        return list(map(float, signal.savgol_filter(suggest.calm(values), min(_window(values), len(values)), order)))
 
     return smooth
 
@@ -47,20 +38,20 @@ def _savgol(order: int) -> Smoother:
 def _median(values: Sequence[float]) -> list[float]:
     from scipy import ndimage
 
-    return list(map(float, ndimage.median_filter(_calm(values), _window(values), mode="nearest")))
+    return list(map(float, ndimage.median_filter(suggest.calm(values), _window(values), mode="nearest")))
 
 
 def _gaussian(values: Sequence[float]) -> list[float]:
     from scipy import ndimage
 
-    return list(map(float, ndimage.gaussian_filter1d(_calm(values), _window(values) / 4, mode="nearest")))
+    return list(map(float, ndimage.gaussian_filter1d(suggest.calm(values), _window(values) / 4, mode="nearest")))
 
 
 def _spline(values: Sequence[float]) -> list[float]:
     from scipy import interpolate
 
     at = np.arange(len(values))
-    return list(map(float, interpolate.make_smoothing_spline(at, _calm(values))(at)))
+    return list(map(float, interpolate.make_smoothing_spline(at, suggest.calm(values))(at)))
 
 
 SMOOTHERS: Mapping[str, Smoother] = {

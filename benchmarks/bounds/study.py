@@ -14,14 +14,12 @@ from unittest.mock import patch
 import numpy as np
 import torch
 import typer
-from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
 import clr
 import clr.plot
 import clr.suggest
-from benchmarks import packed
+from benchmarks import packed, tables
 from benchmarks.bounds import rules, training
 from benchmarks.bounds.smoothers import SMOOTHERS
 from benchmarks.bounds.tasks import TASKS
@@ -32,6 +30,7 @@ RATIOS = (10, 3, 100)  # of the upper to the lower bound, in the grid
 RESULTS = Path(__file__).with_name("results.jsonl")
 CLOSE = 1.0  # points from the best of the grid
 FARTHEST = 20.0  # points behind it, in the picture
+WIDTH = 180  # characters of a table
 
 Key = tuple[Any, ...]
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Are the bounds good?")
@@ -215,18 +214,8 @@ def report(
         table.append([f"within {CLOSE:g} point", "", half, "", "", *(_close(own, kind) for kind in kinds)])
         table.append(["diverged or failed", "", half, "", "", *(_lost(own, kind) for kind in kinds)])
     table.append(["median (95% interval)", "", "all", "", "", *(str(_gap(rows, kind)) for kind in kinds)])
-    _show(table, "Final metric under each rule's bounds, less that of the best pair of the grid", markdown)
-
-
-def _show(table: list[list[str]], title: str, markdown: bool) -> None:
-    if markdown:
-        lines = [table[0], ["---"] * len(table[0]), *table[1:]]
-        print("\n".join(f"| {' | '.join(line)} |" for line in lines))
-        return
-    shown = Table(*table[0], title=title)
-    for line in table[1:]:
-        shown.add_row(*line)
-    Console(width=180).print(shown)
+    title = "Final metric under each rule's bounds, less that of the best pair of the grid"
+    tables.show(table[0], table[1:], title, markdown, WIDTH)
 
 
 @app.command()
@@ -256,7 +245,8 @@ def smoothers(
     packed.unpack(results)
     kept = Results(results)
     pairs = summary(kept, seeds)
-    table = [["smoother", "refused", "within 1 point, tuning", "held out", "median (95% interval)"]]
+    headings = ("smoother", "refused", f"within {CLOSE:g} point, tuning", "held out", "median (95% interval)")
+    table = []
     for name, smoother in SMOOTHERS.items():
         with patch.object(clr.suggest, "smooth", smoother):
             found = [[_on_grid(kept, row, seed, seeds) for seed in range(seeds)] for row in pairs]
@@ -269,7 +259,7 @@ def smoothers(
         halves = (f"{sum(near[half])} of {len(near[half])}" for half in (True, False))
         number = Number.of((row["task"], gap) for gap, row in zip(gaps, pairs, strict=True))
         table.append([name, str(refused), *halves, str(number)])
-    _show(table, "Our rule with other smoothers, between the points of the grid", markdown)
+    tables.show(headings, table, "Our rule with other smoothers, between the points of the grid", markdown, WIDTH)
 
 
 def _on_grid(results: Results, row: dict[str, Any], seed: int, seeds: int) -> float:

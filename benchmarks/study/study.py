@@ -11,12 +11,10 @@ from typing import Annotated, Any, NamedTuple
 
 import torch
 import typer
-from rich.console import Console
-from rich.table import Table
 
 import clr
 import clr.plot
-from benchmarks import packed
+from benchmarks import packed, tables
 from benchmarks.bounds import rules
 from benchmarks.bounds.tasks import LARGE
 from benchmarks.bounds.training import OPTIMIZERS
@@ -442,16 +440,13 @@ def report(
     if pages:
         for pair in pairs:
             pair.comparison.report(results / f"{pair.task}_{pair.optimizer}.html")
-    tables = [*answers(pairs), details(pairs)]
+    found = [*answers(pairs), details(pairs)]
     if as_json:
-        print(json.dumps([{"title": title, "rows": [headings, *rows]} for title, headings, rows in tables], indent=1))
+        print(json.dumps([{"title": title, "rows": [headings, *rows]} for title, headings, rows in found], indent=1))
         return
-    for title, headings, rows in tables:
+    for title, headings, rows in found:
         if markdown:
-            lines = [headings, ["---"] * len(headings), *rows]
-            print(f"### {title}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n")
-            continue
-        shown = Table(*headings, title=title)
-        for row in rows:
-            shown.add_row(*row)
-        Console(width=200).print(shown)
+            print(f"### {title}\n")
+        tables.show(headings, rows, title, markdown, 200)
+        if markdown:
+            print()

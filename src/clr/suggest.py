@@ -69,13 +69,17 @@ def smooth(values: Sequence[float]) -> list[float]:
     """
     if not values:
         return []
-    count, reach = len(values), _reach(len(values))
+    calmed, reach = calm(values), _reach(len(values))
+    return [_line(calmed, at, reach) for at in range(len(values))]
+
+
+def calm(values: Sequence[float]) -> list[float]:
+    """Finite values without single spikes: a running median of 5."""
     # What is as far above the start as the lowest is below it is out of the picture; it must not weigh on the rest.
     start = _start(values)
     cap = start + (start - min(values))
     capped = [min(value, cap) for value in values]
-    calm = [median(capped[max(at - 2, 0) : at + 3]) for at in range(count)]
-    return [_line(calm, at, reach) for at in range(count)]
+    return [median(capped[max(at - 2, 0) : at + 3]) for at in range(len(values))]
 
 
 def _line(values: Sequence[float], at: int, reach: int) -> float:
