@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import jax
@@ -22,6 +23,7 @@ from clr.demo import tensorflow as tensorflow_demo
 from clr.demo import training
 
 ROUNDS = 9
+LONG_ROUNDS = 41  # where a few hundredths count, and a round takes but a second or two
 CURVE = 10_000_000  # steps
 LOOPED = 200_000  # of which a peer makes so many, for it makes one at a time
 STEPS = 200
@@ -31,14 +33,12 @@ RANGE: dict[str, Any] = {"min_lr": 1e-7, "max_lr": 1e-5, "num_steps": STEPS}
 
 def lines() -> Iterator[Line]:
     """A line per comparison."""
-    return (line(pair, ROUNDS) for pair in pairs())
+    return (line(pair, ROUNDS) for pair in chain(curves(), imports(), torch_range_tests()))
 
 
-def pairs() -> Iterator[Pair]:
-    """Everything that is compared."""
-    yield from curves()
-    yield from imports()
-    yield from range_tests()
+def long_lines() -> Iterator[Line]:
+    """A line per comparison that is given more rounds."""
+    return (line(pair, LONG_ROUNDS) for pair in range_tests())
 
 
 def curves() -> Iterator[Pair]:
@@ -87,12 +87,16 @@ def imports() -> Iterator[Pair]:
         yield Pair("import clr, in a new Python", python("import clr"), other, python(other))
 
 
-def range_tests() -> Iterator[Pair]:
-    """A range test and a plain loop of as many steps at as many rates; the loop leaves its traces."""
+def torch_range_tests() -> Iterator[Pair]:
+    """A range test in PyTorch, and other ways of as many steps; the plain loop leaves its traces."""
     for name in torch_tests.TASKS:
         ours = partial(torch_tests.range_test, name)
         for other, make in torch_tests.OTHERS.items():
             yield Pair(f"torch range test, {name}", ours, other, partial(make, name))
+
+
+def range_tests() -> Iterator[Pair]:
+    """A range test in the other frameworks, and a plain loop of as many steps."""
     batches = training.test_batches()[:STEPS]
     yield _keras(batches)
     yield _tensorflow(batches)
