@@ -34,7 +34,7 @@ SECTIONS = {
     "Relative error of the rate (0.01 to 0.1, step_size 2000; restarts from 0.1 to 0, first_cycle 10)": accuracy.lines,
     f"Time of a call, medians of {cost.ROUNDS} rounds": cost.lines,
     f"What is done once, medians of {once.ROUNDS} rounds": once.lines,
-    f"Range tests elsewhere, medians of {once.LONG_ROUNDS} rounds": once.long_lines,
+    f"Range tests, medians of {once.TEST_ROUNDS} rounds": once.test_lines,
 }
 HEADINGS = ("clr", "against", "clr's", "the other's", "clr : other")
 

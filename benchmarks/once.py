@@ -23,7 +23,7 @@ from clr.demo import tensorflow as tensorflow_demo
 from clr.demo import training
 
 ROUNDS = 9
-LONG_ROUNDS = 41  # where a few hundredths count, and a round takes but a second or two
+TEST_ROUNDS = 31  # of range tests, where a few hundredths count
 CURVE = 10_000_000  # steps
 LOOPED = 200_000  # of which a peer makes so many, for it makes one at a time
 STEPS = 200
@@ -33,12 +33,12 @@ RANGE: dict[str, Any] = {"min_lr": 1e-7, "max_lr": 1e-5, "num_steps": STEPS}
 
 def lines() -> Iterator[Line]:
     """A line per comparison."""
-    return (line(pair, ROUNDS) for pair in chain(curves(), imports(), torch_range_tests()))
+    return (line(pair, ROUNDS) for pair in chain(curves(), imports()))
 
 
-def long_lines() -> Iterator[Line]:
-    """A line per comparison that is given more rounds."""
-    return (line(pair, LONG_ROUNDS) for pair in range_tests())
+def test_lines() -> Iterator[Line]:
+    """A line per comparison of a range test."""
+    return (line(pair, TEST_ROUNDS) for pair in chain(torch_range_tests(), range_tests()))
 
 
 def curves() -> Iterator[Pair]:

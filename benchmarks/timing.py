@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from scipy.stats import binom
+
 
 class Pair(NamedTuple):
     """Ours and another, which are called so often in a round; each time is divided by the amount that a call does."""
@@ -29,7 +31,7 @@ class Line(NamedTuple):
 
 
 def line(pair: Pair, rounds: int) -> Line:
-    """The medians over the rounds, and the median of the ratios within a round."""
+    """The medians over the rounds, and the median of the ratios within a round with its 95% interval."""
     times = []
     pair.ours(), pair.other()  # what is compiled is compiled before
     for turn in range(rounds):  # now one goes first, now the other
@@ -39,7 +41,12 @@ def line(pair: Pair, rounds: int) -> Line:
             other, own = _time(pair.other, pair.calls), _time(pair.ours, pair.calls)
         times.append((own / pair.amount, other / pair.other_amount))
     own, other = (statistics.median(column) for column in zip(*times, strict=True))
-    return Line(pair.name, pair.other_name, _said(own), _said(other), ratio(statistics.median(a / b for a, b in times)))
+    ratios = sorted(a / b for a, b in times)
+    said = ratio(statistics.median(ratios))
+    if ":" not in said:
+        beyond = int(binom.ppf(0.025, rounds, 0.5))  # which fewer are seldom on a side of the true median
+        said += f" ({ratios[beyond - 1]:.2f}, {ratios[-beyond]:.2f})"
+    return Line(pair.name, pair.other_name, _said(own), _said(other), said)
 
 
 def ratio(value: float) -> str:

@@ -48,9 +48,9 @@ PLANS = {
     "digits_mlp": Plan(4800, 120, 10),
     "mnist1d_mlp": Plan(4800, 120, 10),
     "digits_cnn": Plan(1920, 48, 10),
-    "mnist1d_cnn": Plan(2400, 60, 5),
-    "mnist1d_gru": Plan(2400, 60, 5),
-    "digits_gru": Plan(2400, 60, 5),
+    "mnist1d_cnn": Plan(2400, 60, 10),
+    "mnist1d_gru": Plan(2400, 60, 10),
+    "digits_gru": Plan(2400, 60, 10),
     "chars": Plan(960, 48, 3),
     LARGE.name: Plan(3000, 150, 2),
 }
