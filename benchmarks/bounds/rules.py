@@ -18,13 +18,22 @@ from benchmarks.bounds.training import fresh
 PEERS = ("torch-lr-finder", "ignite", "fastai valley", "fastai steep")
 OURS, EVALUATED = "clr", "clr with evaluate"
 KINDS = (OURS, EVALUATED, *PEERS)
+LENGTHS: dict[str, dict[str, Any]] = {  # how long our test is
+    "clr, 100 steps": {"num_steps": 100},
+    "clr, 200 steps": {"num_steps": 200},
+    OURS: {},
+    "clr, 600 steps": {"num_steps": 600},
+    "clr, 1000 steps": {"num_steps": 1000},
+    "clr, 2 repeats": {"repeats": 2},
+    "clr, 3 repeats": {"repeats": 3},
+}
 LOW, HIGH = 1e-7, 10.0
 
 
-def range_test(name: str, optimizer_name: str, seed: int) -> str:
-    """Our range test with its defaults, as JSON."""
+def range_test(name: str, optimizer_name: str, seed: int, **options: Any) -> str:
+    """Our range test, with its defaults but for some options, as JSON."""
     task, model, optimizer, loader = fresh(name, optimizer_name, seed)
-    return clr.torch.range_test(model, optimizer, task.loss_fn, loader).to_json()
+    return clr.torch.range_test(model, optimizer, task.loss_fn, loader, **options).to_json()
 
 
 def evaluated(name: str, optimizer_name: str, seed: int) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 from typing import Annotated, Any
 from unittest.mock import patch
 
@@ -31,6 +31,8 @@ RESULTS = Path(__file__).with_name("results.jsonl")
 CLOSE = 1.0  # points from the best of the grid
 FARTHEST = 20.0  # points behind it, in the picture
 WIDTH = 180  # characters of a table
+
+TESTED = (*rules.KINDS, *(kind for kind in rules.LENGTHS if kind not in rules.KINDS))
 
 Key = tuple[Any, ...]
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Are the bounds good?")
@@ -78,7 +80,7 @@ def grid(optimizer: str, ratio: float) -> Iterator[tuple[float, float]]:
 
 def planned(seeds: int) -> Iterator[Key]:
     """The keys of what needs no other result, the most telling first."""
-    for kind in rules.KINDS:
+    for kind in TESTED:
         for seed in range(seeds):
             for task, optimizer in cells():
                 yield ("test", kind, task, optimizer, seed)
@@ -97,15 +99,19 @@ def bounds(results: Results, kind: str, task: str, optimizer: str, seed: int) ->
     if kind in rules.PEERS:
         return found / 10, found
     try:
-        base_lr, max_lr = clr.RangeTest.from_dict(found).bounds()
+        base_lr, max_lr = _test(results, kind, task, optimizer, seed).bounds()
     except clr.NoBoundsError as refusal:
         return str(refusal)
     return base_lr, max_lr
 
 
+def _test(results: Results, kind: str, task: str, optimizer: str, seed: int) -> clr.RangeTest:
+    return clr.RangeTest.from_dict(results.get(("test", kind, task, optimizer, seed)))
+
+
 def followed(results: Results, seeds: int) -> Iterator[Key]:
     """The keys of the trainings under the bounds that were found."""
-    for kind in rules.KINDS:
+    for kind in TESTED:
         for seed in range(seeds):
             for task, optimizer in cells():
                 found = bounds(results, kind, task, optimizer, seed)
@@ -119,8 +125,10 @@ def work(key: Key) -> Any:
     if key[0] == "training":
         return training.train(*key[1:])
     _, kind, *rest = key
-    if kind not in rules.PEERS:
-        return json.loads((rules.evaluated if kind == rules.EVALUATED else rules.range_test)(*rest))
+    if kind in rules.LENGTHS:
+        return json.loads(rules.range_test(*rest, **rules.LENGTHS[kind]))
+    if kind == rules.EVALUATED:
+        return json.loads(rules.evaluated(*rest))
     try:
         return rules.suggestion(kind, *rest)
     except Exception as error:  # whatever a peer may raise is its answer
@@ -148,7 +156,7 @@ def _complete(kept: Results, keys: Iterable[Key], name: str, pool: ProcessPoolEx
         progress.update(bar, advance=1)
 
 
-def summary(results: Results, seeds: int) -> list[dict[str, Any]]:
+def summary(results: Results, seeds: int, kinds: Iterable[str] = rules.KINDS) -> list[dict[str, Any]]:
     """A row for each task and optimizer: the best of the grid, and what each rule came to."""
     rows = []
     for task, optimizer in cells():
@@ -163,7 +171,7 @@ def summary(results: Results, seeds: int) -> list[dict[str, Any]]:
         if candidates:
             row["best"] = max(candidates, key=candidates.__getitem__)
             row["metric"] = candidates[row["best"]]
-        for kind in rules.KINDS:
+        for kind in kinds:
             row["rules"][kind] = _outcome(results, kind, task, optimizer, seeds)
         rows.append(row)
     return rows
@@ -216,6 +224,34 @@ def report(
     table.append(["median (95% interval)", "", "all", "", "", *(str(_gap(rows, kind)) for kind in kinds)])
     title = "Final metric under each rule's bounds, less that of the best pair of the grid"
     tables.show(table[0], table[1:], title, markdown, WIDTH)
+
+
+@app.command()
+def lengths(
+    results: ResultsOption = RESULTS,
+    seeds: SeedsOption = SEEDS,
+    markdown: Annotated[bool, typer.Option(help="A table for a page.")] = False,
+) -> None:
+    """Print how good our bounds are after shorter and longer tests."""
+    packed.unpack(results)
+    kept = Results(results)
+    rows = summary(kept, seeds, rules.LENGTHS)
+    halves = [[row for row in rows if row["tuning"] == half] for half in (True, False)]
+    table = []
+    for kind in rules.LENGTHS:
+        tests = [_test(kept, kind, *cell, seed) for cell in cells() for seed in range(seeds)]
+        table.append(
+            [
+                kind,
+                f"{median(sum(len(sweep.losses) for sweep in test.sweeps) for test in tests):.0f}",
+                _lost(rows, kind),
+                *(_close(own, kind) for own in (*halves, rows)),
+                str(_gap(rows, kind)),
+            ]
+        )
+    headings = ["test", "updates", "diverged or failed", f"within {CLOSE:g} point, tuning", "held out", "all"]
+    title = "Our bounds after tests of other lengths"
+    tables.show([*headings, "median (95% interval)"], table, title, markdown, WIDTH)
 
 
 @app.command()
@@ -304,7 +340,7 @@ def _drawn_curves(results: Results) -> Any:
     pairs = cells()
     _, axes = pyplot.subplots(5, len(pairs) // 5, figsize=(12, 13), layout="constrained")
     for ax, (task, optimizer) in zip(axes.flat, pairs, strict=True):
-        test = clr.RangeTest.from_dict(results.get(("test", rules.OURS, task, optimizer, 0)))
+        test = _test(results, rules.OURS, task, optimizer, 0)
         test.plot(ax)
         try:
             said = "{:.2g} to {:.2g}".format(*test.bounds())
