@@ -3,6 +3,8 @@
 import os
 import platform
 import sys
+from collections.abc import Iterator
+from functools import partial
 from importlib.metadata import version
 from typing import Annotated
 
@@ -14,6 +16,7 @@ from rich.table import Table
 
 from benchmarks import accuracy, cost, once
 from benchmarks.tables import markdown_row
+from benchmarks.timing import Line, timed
 
 PACKAGES = [
     "cyclic-learning-rate",
@@ -30,16 +33,29 @@ PACKAGES = [
     "lrsched",
     "pytorch-scheduler",
 ]
-SECTIONS = {
-    "Relative error of the rate (0.01 to 0.1, step_size 2000; restarts from 0.1 to 0, first_cycle 10)": accuracy.lines,
-    f"Time of a call, medians of {cost.ROUNDS} rounds": cost.lines,
-    f"What is done once, medians of {once.ROUNDS} rounds": once.lines,
-    f"Range tests, medians of {once.TEST_ROUNDS} rounds": once.test_lines,
+EXACT = "Relative error of the rate (0.01 to 0.1, step_size 2000; restarts from 0.1 to 0, first_cycle 10)"
+TIMED = {
+    "Time of a call": (cost.pairs, cost.ROUNDS),
+    "What is done once": (once.pairs, once.ROUNDS),
+    "Range tests": (once.range_tests, once.TEST_ROUNDS),
 }
 HEADINGS = ("clr", "against", "clr's", "the other's", "clr : other")
 
 
-def main(markdown: Annotated[bool, typer.Option(help="A table for a page.")] = False) -> None:
+def sections(only: str, rounds: int | None) -> Iterator[tuple[str, Iterator[Line]]]:
+    """The parts of the table, each with its heading; what they compare is taken line by line."""
+    yield EXACT, (line for line in accuracy.lines() if only in f"{line.name}, {line.other_name}")
+    for title, (pairs, own) in TIMED.items():
+        count = rounds or own
+        named = (pair for pair in pairs() if only in f"{pair.name}, {pair.other_name}")
+        yield f"{title}, medians of {count} rounds", map(partial(timed, rounds=count), named)
+
+
+def main(
+    markdown: Annotated[bool, typer.Option(help="A table for a page.")] = False,
+    only: Annotated[str, typer.Option(help="Only the lines that have this in their first two columns.")] = "",
+    rounds: Annotated[int | None, typer.Option(min=6, help="In place of the number of each part.")] = None,
+) -> None:
     """Print the table."""
     packages = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
     print(f"{packages}; Python {platform.python_version()}, {os.cpu_count()} cores\n", flush=True)
@@ -48,12 +64,12 @@ def main(markdown: Annotated[bool, typer.Option(help="A table for a page.")] = F
     table = Table(*HEADINGS)
     for column in table.columns[2:]:
         column.justify = "right"
-    for section, lines in SECTIONS.items():
+    for section, lines in sections(only, rounds):
         if markdown:
             print(f"| **{section}** | | | | |")
         table.add_section()
         table.add_row(f"[bold]{section}")
-        for line in lines():
+        for line in lines:
             if markdown:
                 print(markdown_row(line), flush=True)
             table.add_row(*line)

@@ -19,15 +19,10 @@ from transformers import get_cosine_with_hard_restarts_schedule_with_warmup
 
 import clr
 from benchmarks.formula import formula
-from benchmarks.timing import Line, Pair, line
+from benchmarks.timing import Pair
 
 ARGUMENTS = {"base_lr": 0.01, "max_lr": 0.1, "step_size": 20.0, "gamma": 0.99994}
 ROUNDS = 101
-
-
-def lines() -> Iterator[Line]:
-    """A line per comparison."""
-    return (line(pair, ROUNDS) for pair in pairs())
 
 
 def pairs() -> Iterator[Pair]:

@@ -17,7 +17,7 @@ import torch
 
 import clr
 from benchmarks.bounds import cost as torch_tests
-from benchmarks.timing import Line, Pair, line
+from benchmarks.timing import Pair
 from clr.demo import keras as keras_demo
 from clr.demo import tensorflow as tensorflow_demo
 from clr.demo import training
@@ -31,14 +31,14 @@ STEPS = 200
 RANGE: dict[str, Any] = {"min_lr": 1e-7, "max_lr": 1e-5, "num_steps": STEPS}
 
 
-def lines() -> Iterator[Line]:
-    """A line per comparison."""
-    return (line(pair, ROUNDS) for pair in chain(curves(), imports()))
+def pairs() -> Iterator[Pair]:
+    """What takes long enough for a few rounds."""
+    return chain(curves(), imports())
 
 
-def test_lines() -> Iterator[Line]:
-    """A line per comparison of a range test."""
-    return (line(pair, TEST_ROUNDS) for pair in chain(torch_range_tests(), range_tests()))
+def range_tests() -> Iterator[Pair]:
+    """Range tests, and other ways of as many steps."""
+    return chain(torch_range_tests(), other_range_tests())
 
 
 def curves() -> Iterator[Pair]:
@@ -95,7 +95,7 @@ def torch_range_tests() -> Iterator[Pair]:
             yield Pair(f"torch range test, {name}", ours, other, partial(make, name))
 
 
-def range_tests() -> Iterator[Pair]:
+def other_range_tests() -> Iterator[Pair]:
     """A range test in the other frameworks, and a plain loop of as many steps."""
     batches = training.test_batches()[:STEPS]
     yield _keras(batches)
@@ -113,7 +113,7 @@ def _keras(batches: list[Any]) -> Pair:
 
     plain()
     test = partial(clr.keras.range_test, model, batches, **RANGE)
-    return Pair(f"Keras range test on {keras.backend.backend()}, digits", test, "train_on_batch in a loop", plain)
+    return Pair(f"Keras range test on {keras.backend.backend()}, digits", test, "a plain loop of train_on_batch", plain)
 
 
 def _tensorflow(batches: list[Any]) -> Pair:

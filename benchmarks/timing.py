@@ -30,7 +30,7 @@ class Line(NamedTuple):
     ratio: str
 
 
-def line(pair: Pair, rounds: int) -> Line:
+def timed(pair: Pair, rounds: int) -> Line:
     """The medians over the rounds, and the median of the ratios within a round with its 95% interval."""
     times = []
     pair.ours(), pair.other()  # what is compiled is compiled before
