@@ -31,7 +31,7 @@ class Line(NamedTuple):
 
 
 def timed(pair: Pair, rounds: int) -> Line:
-    """The medians over the rounds, and the median of the ratios within a round with its 95% interval."""
+    """The medians over 6 rounds or more, and the median of the ratios within a round with its 95% interval."""
     times = []
     pair.ours(), pair.other()  # what is compiled is compiled before
     for turn in range(rounds):  # now one goes first, now the other
@@ -44,7 +44,8 @@ def timed(pair: Pair, rounds: int) -> Line:
     ratios = sorted(a / b for a, b in times)
     said = ratio(statistics.median(ratios))
     if ":" not in said:
-        beyond = int(binom.ppf(0.025, rounds, 0.5))  # which fewer are seldom on a side of the true median
+        # That fewer rounds than these are below the true median has a probability of less than 2.5%; so above it.
+        beyond = int(binom.ppf(0.025, rounds, 0.5))
         said += f" ({ratios[beyond - 1]:.2f}, {ratios[-beyond]:.2f})"
     return Line(pair.name, pair.other_name, _said(own), _said(other), said)
 
@@ -53,7 +54,7 @@ def ratio(value: float) -> str:
     """A ratio as it stands in the table."""
     if not 0 < value < float("inf"):
         return "-"
-    return f"1 : {1 / value:,.0f}" if value < 0.1 else f"{value:.3f}" if value < 10 else f"{value:,.0f} : 1"
+    return f"1 : {1 / value:,.0f}" if value < 0.1 else f"{value:.2f}" if value < 10 else f"{value:,.0f} : 1"
 
 
 def _said(seconds: float) -> str:

@@ -18,7 +18,7 @@ from benchmarks.bounds.training import fresh
 PEERS = ("torch-lr-finder", "ignite", "fastai valley", "fastai steep")
 OURS, EVALUATED = "clr", "clr with evaluate"
 KINDS = (OURS, EVALUATED, *PEERS)
-LENGTHS: dict[str, dict[str, Any]] = {  # how long our test is
+LENGTHS: dict[str, dict[str, Any]] = {  # our tests of several lengths, and of repeats
     "clr, 100 steps": {"num_steps": 100},
     "clr, 200 steps": {"num_steps": 200},
     OURS: {},

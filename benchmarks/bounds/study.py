@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
@@ -156,7 +156,7 @@ def _complete(kept: Results, keys: Iterable[Key], name: str, pool: ProcessPoolEx
         progress.update(bar, advance=1)
 
 
-def summary(results: Results, seeds: int, kinds: Iterable[str] = rules.KINDS) -> list[dict[str, Any]]:
+def summary(results: Results, seeds: int, kinds: Collection[str] = rules.KINDS) -> list[dict[str, Any]]:
     """A row for each task and optimizer: the best of the grid, and what each rule came to."""
     rows = []
     for task, optimizer in cells():
@@ -239,11 +239,13 @@ def lengths(
     halves = [[row for row in rows if row["tuning"] == half] for half in (True, False)]
     table = []
     for kind in rules.LENGTHS:
-        tests = [_test(kept, kind, *cell, seed) for cell in cells() for seed in range(seeds)]
+        keys = [("test", kind, *cell, seed) for cell in cells() for seed in range(seeds)]
+        tests = [clr.RangeTest.from_dict(found) for found in map(kept.get, keys) if found is not None]
+        updates = [sum(len(sweep.losses) for sweep in test.sweeps) for test in tests]
         table.append(
             [
                 kind,
-                f"{median(sum(len(sweep.losses) for sweep in test.sweeps) for test in tests):.0f}",
+                f"{median(updates):.0f}" if updates else "-",
                 _lost(rows, kind),
                 *(_close(own, kind) for own in (*halves, rows)),
                 str(_gap(rows, kind)),

@@ -305,8 +305,8 @@ def range_test(train_step: Step, reset: Callable[[int], object] | None = None, *
             Needed for more than one repeat.
         min_lr: The first rate, so low that nothing is learned. By default 1e-7.
         max_lr: The last rate, so high that training diverges. By default 10.
-        num_steps: How many rates, and so updates at most. By default 300. A longer test finds better bounds: 1000 are
-            well spent where training takes tens of thousands.
+        num_steps: How many rates, and so updates at most. By default 300. A longer test tends to find better bounds,
+            and costs as much more.
         growth: ``"exponential"``, by the same factor each step (the default), or ``"linear"``.
         diverge_at: The test ends when the loss (a median of the last five) has risen above its start by so many times
             its fall. By default 1.
