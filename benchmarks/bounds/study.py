@@ -31,19 +31,20 @@ RESULTS = Path(__file__).with_name("results.jsonl")
 CLOSE = 1.0  # points from the best of the grid
 FARTHEST = 20.0  # points behind it, in the picture
 WIDTH = 180  # characters of a table
-
-TESTED = (*rules.KINDS, *(kind for kind in rules.LENGTHS if kind not in rules.KINDS))
+TESTED = tuple(dict.fromkeys((*rules.KINDS, *rules.LENGTHS)))  # ours is one of both
 
 Key = tuple[Any, ...]
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Are the bounds good?")
 ResultsOption = Annotated[Path, typer.Option(help="The file with a line for each result.")]
 SeedsOption = Annotated[int, typer.Option(min=1, help="Trainings of each kind.")]
+MarkdownOption = Annotated[bool, typer.Option(help="A table for a page.")]
 
 
 class Results:
-    """The results by their key, in a file that grows by a line for each."""
+    """The results by their key, in a file that grows by a line for each, and begins with what was packed."""
 
     def __init__(self, path: Path) -> None:
+        packed.unpack(path)
         self._path = path
         self._lines: dict[Key, Any] = {}
         text = path.read_text() if path.exists() else ""
@@ -99,14 +100,10 @@ def bounds(results: Results, kind: str, task: str, optimizer: str, seed: int) ->
     if kind in rules.PEERS:
         return found / 10, found
     try:
-        base_lr, max_lr = _test(results, kind, task, optimizer, seed).bounds()
+        base_lr, max_lr = clr.RangeTest.from_dict(found).bounds()
     except clr.NoBoundsError as refusal:
         return str(refusal)
     return base_lr, max_lr
-
-
-def _test(results: Results, kind: str, task: str, optimizer: str, seed: int) -> clr.RangeTest:
-    return clr.RangeTest.from_dict(results.get(("test", kind, task, optimizer, seed)))
 
 
 def followed(results: Results, seeds: int) -> Iterator[Key]:
@@ -138,7 +135,6 @@ def work(key: Key) -> Any:
 @app.command()
 def run(results: ResultsOption = RESULTS, seeds: SeedsOption = SEEDS) -> None:
     """Train what has not been trained yet. Ctrl-C ends it, and the next run goes on."""
-    packed.unpack(results)
     kept = Results(results)
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool, Progress() as progress:
         try:
@@ -205,10 +201,9 @@ def pack(results: ResultsOption = RESULTS) -> None:
 def report(
     results: ResultsOption = RESULTS,
     seeds: SeedsOption = SEEDS,
-    markdown: Annotated[bool, typer.Option(help="Tables for a page.")] = False,
+    markdown: MarkdownOption = False,
 ) -> None:
     """Print how far each rule stays behind the best of the grid."""
-    packed.unpack(results)
     rows = summary(Results(results), seeds)
     kinds = rules.KINDS
     table = [["task", "optimizer", "", "grid's best", "of", *kinds]]
@@ -230,10 +225,9 @@ def report(
 def lengths(
     results: ResultsOption = RESULTS,
     seeds: SeedsOption = SEEDS,
-    markdown: Annotated[bool, typer.Option(help="A table for a page.")] = False,
+    markdown: MarkdownOption = False,
 ) -> None:
     """Print how good our bounds are after shorter and longer tests."""
-    packed.unpack(results)
     kept = Results(results)
     rows = summary(kept, seeds, rules.LENGTHS)
     halves = [[row for row in rows if row["tuning"] == half] for half in (True, False)]
@@ -263,7 +257,6 @@ def draw(
     folder: Annotated[Path, typer.Option(help="Where the pictures go.")] = Path("docs/figures"),
 ) -> None:
     """Draw how far each rule stays behind, and our range tests with the bounds that they have found."""
-    packed.unpack(results)
     kept = Results(results)
     for path, ax in (
         (folder / "bounds.png", _drawn_gaps(summary(kept, seeds))),
@@ -277,10 +270,9 @@ def draw(
 def smoothers(
     results: ResultsOption = RESULTS,
     seeds: SeedsOption = SEEDS,
-    markdown: Annotated[bool, typer.Option(help="A table for a page.")] = False,
+    markdown: MarkdownOption = False,
 ) -> None:
     """Print what our rule would find on curves that were smoothed in other ways, as the grid has measured it."""
-    packed.unpack(results)
     kept = Results(results)
     pairs = summary(kept, seeds)
     headings = ("smoother", "refused", f"within {CLOSE:g} point, tuning", "held out", "median (95% interval)")
@@ -342,7 +334,7 @@ def _drawn_curves(results: Results) -> Any:
     pairs = cells()
     _, axes = pyplot.subplots(5, len(pairs) // 5, figsize=(12, 13), layout="constrained")
     for ax, (task, optimizer) in zip(axes.flat, pairs, strict=True):
-        test = _test(results, rules.OURS, task, optimizer, 0)
+        test = clr.RangeTest.from_dict(results.get(("test", rules.OURS, task, optimizer, 0)))
         test.plot(ax)
         try:
             said = "{:.2g} to {:.2g}".format(*test.bounds())
