@@ -45,10 +45,11 @@ def compare(
         train: Makes ``steps`` updates under a schedule, from what ``seed`` draws, and gives, as often as it likes, the
             number of updates made and the metrics then: ``(step, {"accuracy": 0.9})``. It is called in processes of
             their own, so it has to be a function of a module; with ``workers=0`` it can be any. A script that calls
-            `compare` needs ``if __name__ == "__main__":``, as it is imported there. An object that is called may have
-            a ``name``, by which its runs are told from those of another.
+            `compare` needs ``if __name__ == "__main__":``, as it is imported there. Its runs are told from those of
+            another by its module and name and the data that it is bound to, or by a ``name`` that it has as an
+            attribute; its code may change.
         schedules: A schedule for each name, or a function that gives one for a budget of steps. What is no
-            `clr.Schedule` is handed to ``train`` as it is.
+            `clr.Schedule` is handed to ``train`` as it is, and known again by its data or its `repr`.
         seeds: How many seeds, from 0, or which.
         steps: The budget of a run in updates, or several.
         metric: What to compare; by default the first that ``train`` gives.
@@ -62,7 +63,8 @@ def compare(
         file: Where the runs are kept: an SQLite database.
         engine: ``"local"``, for processes of this machine with one thread each, or ``"ray"``, for the Ray cluster that
             this machine is part of.
-        workers: How many processes; by default one per core. 0 runs all in this process, one after the other.
+        workers: How many processes; by default one per core. 0 runs all in this process, one after the other, which
+            Ray can not.
         progress: Whether to show a bar with the time that is left on the standard error stream; by default where that
             is a terminal and rich is installed.
 
@@ -86,7 +88,7 @@ def compare(
     >>> [(row["schedule"], row["iterations"], row["ratio"]) for row in result.rows()]
     [('fixed', 20, 1.0), ('cyclic', 8, 0.4)]
     """
-    from clr.comparison import engines, store
+    from clr.comparison import engines, identity, store
 
     checks.function("train", train)
     names: list[Any] = list(checks.mapping("schedules", schedules))
@@ -104,7 +106,7 @@ def compare(
         _numbers("before", [count], 0)
     checks.choice("engine", engine, ENGINES)
     if workers is not None:
-        _numbers("workers", [workers], 0)
+        _numbers("workers", [workers], 1 if engine == "ray" else 0)
 
     made = {budget: _made(schedules, budget) for budget in budgets}
     jobs = [
@@ -112,7 +114,7 @@ def compare(
     ]
     run_all = engines.ray if engine == "ray" else engines.local
     with store.Store(file) as kept:
-        kept.settle(_named(train), jobs)
+        kept.settle(identity.training(train), jobs)
         settings: dict[str, Any] = {"metric": metric, "goal": goal, "target": target}
         missing = [job for job in jobs if not kept.has(job)]
         made_by = {"engine": engine, "versions": versions()} if missing else {}
@@ -129,13 +131,6 @@ def compare(
         wanted = {job.key for job in jobs}
         runs = [run for run in kept.runs() if run.key in wanted]
         return Comparison.of(runs, kept.schedules(), **settings, **kept.context())
-
-
-def _named(train: Any) -> str:
-    """What tells one training from another."""
-    kind = f"{train.__module__}:{getattr(train, '__qualname__', type(train).__qualname__)}"
-    name = getattr(train, "name", None)
-    return f"{kind} {name}" if isinstance(name, str) else kind
 
 
 def _made(schedules: Mapping[str, Any], steps: int) -> dict[str, Any]:

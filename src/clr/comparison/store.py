@@ -2,13 +2,12 @@
 
 import json
 import math
-import re
 import sqlite3
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self
 
+from clr.comparison.identity import description
 from clr.comparison.runs import STATES, Job, Run
-from clr.schedule import Schedule
 from clr.sweep import RangeTest
 
 VERSION = 1
@@ -72,7 +71,7 @@ class Store:
         """Takes note of what is to be run; refuses what does not go with what was run before."""
         known = self.settings().get("train", train)
         if known != train:
-            raise ValueError(f"{self._path} has the runs of {known}, not of {train}")
+            raise ValueError(f"{self._path} has the runs of {known}, not of {train}: another `file` is needed")
         described = self.schedules()
         wanted = {(job.name, job.steps): description(job.schedule) for job in jobs}
         for key, text in wanted.items():
@@ -138,6 +137,7 @@ class Store:
         return sorted(runs, key=lambda run: (order[run.schedule, run.steps], run.seed))
 
     def _open(self) -> None:
+        self._database.execute("PRAGMA synchronous = FULL")  # so that a run that was kept outlasts a power cut
         (application,) = self._database.execute("PRAGMA application_id").fetchone()
         (version,) = self._database.execute("PRAGMA user_version").fetchone()
         (tables,) = self._database.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -153,20 +153,6 @@ class Store:
     def _close(self) -> None:
         if self._lock is not None:
             self._lock.close()
-
-
-def description(schedule: Any) -> str:
-    """A schedule as text that is the same in every process: its data if it has some."""
-    text, kind = repr(schedule), cast("Any", type(schedule))
-    if isinstance(schedule, Schedule):
-        try:
-            return schedule.to_json()
-        except ValueError:  # a scaling function without a name, which is known by what it does
-            shown = range(0, schedule.preview, max(1, schedule.preview // 16))
-            text += f" {[float(f'{schedule(step):.6g}') for step in shown]}"
-    elif kind.__repr__ is object.__repr__:
-        text += f" {getattr(schedule, '__dict__', {})}"
-    return re.sub(r" at 0x[0-9a-fA-F]+", "", text)
 
 
 def _plain(value: float) -> float | str:
