@@ -22,7 +22,9 @@ import numpy as np
 import pytest
 
 import clr
+from clr.comparison import engines
 from clr.comparison.progress import bar
+from clr.comparison.report import _curves, _rates
 from clr.comparison.result import interval
 from clr.comparison.runs import Job, Run
 from tests import trainings
@@ -91,6 +93,39 @@ def test_differences_are_seed_by_seed(tmp_path: Path) -> None:
     assert {row["schedule"] for row in result.differences("low")} == {"fixed", "cyclic"}
     with pytest.raises(ValueError, match="`against` must be one of"):
         result.differences("other")
+
+
+def test_differences_are_of_the_seeds_that_both_have_finished() -> None:
+    def run(name: str, seed: int, value: float, state: str = "finished") -> Run:
+        return Run(name, 10, seed, state, None, ((10, {"acc": value}),), 1.0)
+
+    runs = [run("a", seed, value) for seed, value in enumerate((0.5, 0.6, 0.7, 0.8))]
+    runs += [run("b", 1, 0.7), run("b", 2, 0.75), run("b", 3, 0.1, "failed"), run("b", 5, 0.0)]
+    result = clr.Comparison.of(runs, {})
+    (row,) = result.differences()
+    assert (row["schedule"], row["against"], row["steps"], row["seeds"]) == ("b", "a", 10, 2)
+    assert row["difference"] == pytest.approx(0.075)  # 0.1 with seed 1, and 0.05 with seed 2
+    assert row["interval"] == pytest.approx((0.05, 0.1))
+    frame = result.to_frame("differences")
+    assert frame["difference"].tolist() == pytest.approx([0.075])
+    (read,) = csv.DictReader(io.StringIO(result.to_csv("differences")))
+    assert list(read) == ["schedule", "against", "steps", "seeds", "difference", "low", "high"]
+    assert float(read["low"]) == pytest.approx(0.05)
+    assert float(read["high"]) == pytest.approx(0.1)
+    from rich.console import Console
+
+    console = Console(width=120, file=io.StringIO(), record=True)
+    console.print(result.table("differences"))
+    lines = [re.split(r"\s{2,}", line.strip()) for line in console.export_text().splitlines()]
+    assert lines[0] == ["schedules", "steps", "seeds", "difference", "95% interval"]
+    assert lines[2] == ["b - a", "10", "2", "+0.075", "+0.05 to +0.1"]
+    for show in (result.table, result.to_frame, result.to_csv):
+        with pytest.raises(ValueError, match="`part` must be one of"):
+            show("all")  # type: ignore[arg-type]
+    # A run alone has no interval, and one that was lost no difference.
+    (row,) = clr.Comparison.of([run("a", 0, 0.5), run("b", 0, 0.75)], {}).differences()
+    assert (row["difference"], row["interval"]) == (0.25, None)
+    assert clr.Comparison.of([run("a", 0, 0.5), run("b", 0, 0.75, "failed")], {}).differences() == []
 
 
 def test_an_interval_is_that_of_the_mean() -> None:
@@ -191,6 +226,48 @@ def test_torch_has_one_thread_in_a_worker(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
     (run,) = compare(tmp_path, trainings.torch_threads, {"one": clr.constant(0.1)}, seeds=1, workers=1).runs
     assert run.records == ((20, {"threads": 1.0}),)
+
+
+@pytest.mark.skipif(os.cpu_count() == 1 or sys.platform != "linux", reason="needs two cores and /proc")
+@pytest.mark.parametrize("framework", ["jax", "tensorflow"])
+def test_jax_and_tensorflow_have_one_thread_in_a_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, framework: str
+) -> None:
+    pytest.importorskip(framework)
+    for variable in engines._THREADS:
+        monkeypatch.delenv(variable, raising=False)
+
+    def threads(name: str) -> float:
+        train = getattr(trainings, f"{framework}_threads")
+        options: dict[str, Any] = {"seeds": 1, "workers": 1, "file": tmp_path / name}
+        (run,) = compare(tmp_path, train, {"one": clr.constant(0.1)}, **options).runs
+        return run.records[0][1]["threads"]
+
+    assert threads("limited") == 1
+    monkeypatch.setattr(engines, "_THREADS", {})
+    assert threads("free") > 1
+
+
+def test_there_is_a_worker_for_each_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    options: dict[str, Any] = {"seeds": 6, "workers": None, "metric": "process"}
+    result = compare(tmp_path, trainings.threads_for_a_while, {"one": clr.constant(0.1)}, **options)
+    assert len({run.records[0][1]["process"] for run in result.runs}) == 3
+
+
+def test_a_worker_may_have_processes_of_its_own(tmp_path: Path) -> None:
+    (run,) = compare(tmp_path, trainings.nested, {"one": clr.constant(0.1)}, seeds=1, workers=1).runs
+    assert (run.state, run.records) == ("finished", ((20, {"loss": 10.0}),))
+
+
+def test_the_progress_is_that_of_the_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    compare(tmp_path, seeds=[0], progress=False)
+    compare(tmp_path, seeds=[0], progress=None)  # no terminal is there
+    assert capsys.readouterr() == ("", "")
+    compare(tmp_path, seeds=2, progress=True)
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "6 of 6 runs" in said.err
 
 
 UNGUARDED = """
@@ -382,8 +459,11 @@ def test_the_file_is_of_one_comparison_and_one_process(tmp_path: Path) -> None:
         compare(tmp_path, schedules={"low": clr.constant(0.5)})
     with Store(file), pytest.raises(ValueError, match="is in use by another process"):
         compare(tmp_path)
-    with Store(file):
+    with Store(file) as store:
         assert len(clr.Comparison.load(file).runs) == 3  # can be read meanwhile
+        # As SQLite says it, each commit then waits for the disk, and outlasts a power cut.
+        assert store._database.execute("PRAGMA synchronous").fetchone() == (2,)
+        assert store._database.execute("PRAGMA journal_mode").fetchone() == ("delete",)
     other = tmp_path / "other.sqlite"
     other.write_text("not a database, but long enough to look like one" * 30)
     with pytest.raises(ValueError, match="is not the file of a comparison"):
@@ -524,6 +604,7 @@ def test_arguments_that_make_no_sense(tmp_path: Path) -> None:
         ({"before": {"other": 3}}, ValueError, "`before`"),
         ({"engine": "cloud"}, ValueError, "`engine` must be one of"),
         ({"workers": -1}, ValueError, "`workers`"),
+        ({"workers": 0, "engine": "ray"}, ValueError, "`workers` must be whole numbers from 1"),
         ({"train": lambda *_: None, "workers": 1}, TypeError, "`train` must be a function of a module, or `workers` 0"),
         (
             {"schedules": {"own": lambda steps: lambda: steps}, "workers": 1},
@@ -549,7 +630,7 @@ def test_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "http" not in text.replace("http://www.w3.org/", "")  # but for the names of SVG's own words
     assert text.count("<svg") == 5  # two of curves, two of rates, one range test
     assert 'name="viewport"' in text
-    assert "Curves are medians over the seeds, and their bands reach from the lowest to the highest of them." in text
+    assert "Curves are medians over the runs that have finished, and their bands reach from the lowest" in text
     settings = html.unescape(text.split("<h2>Settings</h2>")[1])
     assert 'train: "tests.trainings:parabola"\nseeds: [0, 1, 2]\nengine: "local"\nmetric: "loss"\n' in settings
     versions = json.loads(settings.split("versions at the last run: ")[1].splitlines()[0])
@@ -561,6 +642,97 @@ def test_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = page.read_text(encoding="utf-8")
     assert "ValueError: &lt;b&gt;no&lt;/b&gt; luck" in text
     assert "accuracy was nan at step 2" in text
+
+
+def curve(name: str, seed: int, *values: tuple[int, float], state: str = "finished") -> Run:
+    return Run(name, 40, seed, state, None, tuple((step, {"acc": value}) for step, value in values), 1.0)
+
+
+def drawn(ax: Any, number: int = 0) -> tuple[list[list[float]], set[tuple[float, float]]]:
+    """The points of a line, and those of the band around it."""
+    band = ax.collections[number].get_paths()[0].vertices
+    return ax.lines[number].get_xydata().tolist(), {(float(x), float(y)) for x, y in band}
+
+
+def test_curves_are_medians_with_a_band_over_the_seeds() -> None:
+    runs = [
+        curve("a", 0, (10, 0.1), (20, 0.2), (30, 0.3), (40, 0.4)),
+        curve("a", 1, (10, 0.2), (20, 0.6), (30, 0.6), (40, 0.9)),
+        curve("a", 2, (10, 0.9), (20, 0.5), (30, 0.5), (40, 0.5)),
+    ]
+    ax = _curves(clr.Comparison.of(runs, {}, target=0.45), 40)
+    line, band = drawn(ax)
+    assert line == [[10, 0.2], [20, 0.5], [30, 0.5], [40, 0.5]]
+    assert band == {(10, 0.1), (20, 0.2), (30, 0.3), (40, 0.4), (10, 0.9), (20, 0.6), (30, 0.6), (40, 0.9)}
+    assert ax.lines[1].get_ydata() == [0.45, 0.45]
+    assert (ax.lines[0].get_label(), ax.get_ylabel(), ax.get_xlabel()) == ("a", "acc", "update")
+
+
+def test_curves_with_records_at_other_steps_are_taken_together() -> None:
+    runs = [curve("a", 0, (10, 0.0), (30, 0.0)), curve("a", 1, (20, 1.0), (40, 1.0))]
+    line, band = drawn(_curves(clr.Comparison.of(runs, {}), 40))
+    assert line == [[20, 0.5], [30, 0.5], [40, 0.5]]
+    assert band == {(step, value) for step in (20, 30, 40) for value in (0.0, 1.0)}
+
+
+def test_curves_leave_out_what_was_lost_and_say_so() -> None:
+    runs = [
+        curve("a", 0, (20, 0.1), (40, 0.2)),
+        curve("a", 1, (20, 0.9), state="failed"),
+        curve("a", 2, (20, 0.8), (40, math.nan), state="diverged"),
+        curve("b", 0, (10, 0.5), (20, 0.5), (30, math.inf), state="diverged"),
+        curve("b", 1, (10, 0.25), state="failed"),
+        curve("c", 0, state="failed"),
+    ]
+    ax = _curves(clr.Comparison.of(runs, {}), 40)
+    assert [line.get_label() for line in ax.lines] == ["a (1 of 3 runs)", "b (0 of 2 runs)"]
+    assert drawn(ax, 0)[0] == [[20, 0.1], [40, 0.2]]
+    assert drawn(ax, 1)[0] == [[10, 0.375]]
+
+
+def test_the_rates_that_are_drawn_are_those_of_the_schedules(tmp_path: Path) -> None:
+    result = compare(tmp_path, schedules={"a": clr.triangular(0.25, 0.75, 4)}, seeds=1)
+    ax: Any = _rates(result, 20)
+    (line,) = ax.lines
+    assert line.get_xdata().tolist() == list(range(20))
+    up, down = [0.25, 0.375, 0.5, 0.625], [0.75, 0.625, 0.5, 0.375]
+    assert line.get_ydata().tolist() == pytest.approx((up + down) * 2 + up)
+    assert (line.get_label(), ax.get_ylabel(), ax.get_xlabel()) == ("a", "learning rate", "update")
+
+
+def test_a_range_test_without_a_loss_is_told_in_words(tmp_path: Path) -> None:
+    def interrupted(lr: float) -> float:
+        raise KeyboardInterrupt
+
+    test = clr.range_test(interrupted)
+    assert test.stop == "interrupted"
+    compare(tmp_path, range_test=test).report(tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert re.search("<h2>The LR range test</h2>\n<p>[^<]*, before there was a loss.</p>", text)
+
+
+def test_no_text_of_the_user_is_markup(tmp_path: Path) -> None:
+    evil = '<b id=evil>$x$ & "y"</b>'
+
+    class Own:
+        def __repr__(self) -> str:
+            return evil
+
+        def __call__(self, step: int) -> float:
+            return 0.25
+
+    class Train:
+        name = evil
+
+        def __call__(self, schedule: Any, seed: int, steps: int) -> Any:
+            yield steps, {evil: 0.5}
+
+    own = Own()
+    compare(tmp_path, Train(), {"a": lambda steps: own}, seeds=1, metric=evil).report(tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "<b id=evil>" not in text
+    words = html.unescape(re.sub("<[^>]*>", "", text))
+    assert words.count(evil) >= 4  # the metric, the schedule and the training
 
 
 def test_many_schedules_leave_room_for_their_curves(tmp_path: Path) -> None:
@@ -577,38 +749,37 @@ def test_many_schedules_leave_room_for_their_curves(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
-def test_the_page_in_a_browser_as_wide_as_a_phone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("width", [360, 1200])
+def test_the_page_in_a_browser(tmp_path: Path, width: int) -> None:
     names = {f"schedule_with_a_long_name_{number}": clr.constant(0.02 * (number + 1)) for number in range(12)}
     test = clr.range_test(lambda lr: 1 / (1 + 100 * lr) + lr**2, min_lr=1e-6, max_lr=100)
-    result = compare(tmp_path, schedules=names, range_test=test)
-    page = tmp_path / "page.html"
-    result.report(page)
-    # What a script of the page would see; the page itself has none.
-    measure = """<script>
-const wide = [...document.querySelectorAll("body > *")].filter(e => e.getBoundingClientRect().right > innerWidth + 1);
-document.title = JSON.stringify({
-  width: innerWidth, over: document.documentElement.scrollWidth - innerWidth, wide: wide.length,
-  drawings: [...document.querySelectorAll("svg")].map(e => e.getBoundingClientRect().width),
-  rows: document.querySelectorAll("tbody tr").length, fetched: performance.getEntriesByType("resource").length});
-</script>"""
-    page.write_text(page.read_text(encoding="utf-8").replace("</body>", measure + "</body>"), encoding="utf-8")
-    command = [
-        str(CHROMIUM),
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        f"--user-data-dir={tmp_path / 'browser'}",
-    ]
-    options = ["--window-size=390,844", "--dump-dom", page.as_uri()]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, check=True, timeout=120)
+    compare(tmp_path, schedules=names, range_test=test).report(tmp_path / "page.html")
+    # The page in a frame, for a window of Chromium is no less than 500 wide; and what a script sees of it.
+    (tmp_path / "frame.html").write_text(f"""<!doctype html><title></title>
+<iframe src="page.html" style="width: {width}px; height: 800px; border: 0"></iframe><script>
+onload = () => {{
+  const page = document.querySelector("iframe").contentWindow, all = what => [...page.document.querySelectorAll(what)];
+  const wide = all("body > *").filter(e => e.getBoundingClientRect().right > page.innerWidth + 1);
+  document.title = JSON.stringify({{
+    width: page.innerWidth, over: page.document.documentElement.scrollWidth - page.innerWidth, wide: wide.length,
+    drawings: all("svg").map(e => e.getBoundingClientRect().width), rows: all("tbody tr").length,
+    letters: Math.min(...all("p, td, th, pre").map(e => parseFloat(page.getComputedStyle(e).fontSize))),
+    fetched: page.performance.getEntriesByType("resource").length}});
+}};
+</script>""")
+    command = [str(CHROMIUM), "--headless=new", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files"]
+    options = [f"--user-data-dir={tmp_path / 'browser'}", "--window-size=1300,900", "--dump-dom"]
+    command += [*options, (tmp_path / "frame.html").as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     found = json.loads(html.unescape(str(re.findall("<title>(.*?)</title>", done.stdout)[0])))
-    assert found["width"] <= 500  # the least that a window of Chromium may have
+    assert abs(found["width"] - width) <= 20  # but for a scroll bar
     assert found["over"] <= 0
     assert found["wide"] == 0
     assert found["fetched"] == 0
     assert found["rows"] == 12 + 11  # results, and differences from the best constant
+    assert found["letters"] >= 12
     assert len(found["drawings"]) == 3
-    assert all(0.8 * found["width"] < width <= found["width"] for width in found["drawings"])
+    assert all(min(0.8 * width, 600) < drawing <= width for drawing in found["drawings"])
 
 
 def test_the_command(tmp_path: Path) -> None:
@@ -645,6 +816,10 @@ def test_the_command(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[0].startswith("schedule,steps,seeds,final,")
     done = clr_compare("report", runs, "--out", page)
     assert "cyclic" in done.stdout
+    assert "low - fixed" not in done.stdout
+    assert "low - fixed" in clr_compare("report", runs, "--differences", "--out", page).stdout
+    done = clr_compare("report", runs, "--differences", "--format", "csv", "--out", page)
+    assert done.stdout.startswith("schedule,against,steps,seeds,difference,low,high\nlow,fixed,20,3,")
     for wrong, message in [
         (("report",), "needs the file of the runs"),
         (("report", "none.sqlite"), "cannot read none.sqlite: No such file"),
@@ -665,34 +840,82 @@ def test_the_command(tmp_path: Path) -> None:
 
 
 RAY = """
-import json, os, sys
+import functools, json, os, subprocess, sys, threading, time
 import ray
 from ray.cluster_utils import Cluster
 
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-cluster.add_node(num_cpus=1)
-ray.init(address=cluster.address, log_to_driver=False)
-import clr
-from tests import trainings
+if __name__ == "__main__":
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    other = cluster.add_node(num_cpus=1)
+    ray.init(address=cluster.address, log_to_driver=False)
+    import clr
+    from tests import trainings
 
-schedules = {"a": clr.constant(0.25), "b": clr.constant(0.5)}
-options = {"steps": 10, "file": sys.argv[1], "engine": "ray"}
-first = clr.compare(trainings.once_killed, schedules, seeds=[1], **options)
-result = clr.compare(trainings.once_killed, schedules, seeds=3, **options)
-assert [run for run in result.runs if run.seed == 1] == list(first.runs)
-options["file"] += "-2"
-try:
-    clr.compare(trainings.Unloadable(), schedules, seeds=1, **options)
-except RuntimeError as error:
-    assert "'a' could not begin on Ray" in str(error) or "'b' could not begin on Ray" in str(error), error
-    assert "no number" in str(error), error
-    assert clr.Comparison.load(options["file"]).runs == ()
-else:
-    raise AssertionError("it has begun")
-with open(sys.argv[2], "w") as file:  # for Ray prints as it likes
-    json.dump([[run.schedule, run.seed, run.state, run.records] for run in result.runs], file)
-ray.shutdown()
-cluster.shutdown()
+    log = os.environ[trainings.LOG]
+    schedules = {"a": clr.constant(0.25), "b": clr.constant(0.5)}
+    options = {"steps": 10, "file": sys.argv[1], "engine": "ray"}
+    first = clr.compare(trainings.once_killed, schedules, seeds=[1], **options)
+    result = clr.compare(trainings.once_killed, schedules, seeds=3, **options)
+    assert [run for run in result.runs if run.seed == 1] == list(first.runs)
+
+    options["file"] += "-2"
+    try:
+        clr.compare(trainings.Unloadable(), schedules, seeds=1, **options)
+    except RuntimeError as error:
+        assert "'a' could not begin on Ray" in str(error) or "'b' could not begin on Ray" in str(error), error
+        assert "no number" in str(error), error
+        assert clr.Comparison.load(options["file"]).runs == ()
+    else:
+        raise AssertionError("it has begun")
+
+    # Begun here, and gone on with there; and what always takes its process down is a failed run in the end.
+    options |= {"file": sys.argv[1] + "-3", "schedules": {"a": clr.constant(0.25)}}
+    train = functools.partial(trainings.mortal, log + "-mortal")
+    here = clr.compare(train, seeds=[1], **options | {"engine": "local", "workers": 0})
+    there = clr.compare(train, seeds=[0, 1, 2], **options)
+    assert there.runs[1] == here.runs[0]
+    assert [run.state for run in there.runs] == ["failed", "finished", "finished"], there.runs
+    assert there.runs[0].error.startswith("the worker died: "), there.runs[0].error
+
+    def begun(log, count):
+        while not os.path.exists(log) or len(open(log).readlines()) < count:
+            time.sleep(0.02)
+
+    # The program that compares dies, and is called again.
+    options |= {"file": sys.argv[1] + "-4", "seeds": [5, 6, 7, 8]}
+    driver = (
+        "import functools, sys, ray, clr; from tests import trainings; ray.init(address=sys.argv[1]); "
+        "clr.compare(functools.partial(trainings.mortal, sys.argv[2]), {'a': clr.constant(0.25)}, "
+        "seeds=[5, 6, 7, 8], steps=10, file=sys.argv[3], engine='ray', workers=1)"
+    )
+    words = [cluster.address, log + "-driver", options["file"]]
+    process = subprocess.Popen([sys.executable, "-c", driver, *words], stderr=subprocess.DEVNULL)
+    begun(log + "-driver", 2)
+    process.kill()
+    process.wait()
+    before = clr.Comparison.load(options["file"]).runs
+    assert len(before) == 1, before
+    after = clr.compare(functools.partial(trainings.mortal, log + "-driver"), **options).runs
+    assert [run.state for run in after] == ["finished"] * 4, after
+    assert after[0] == before[0]
+
+    # A machine goes away while it trains.
+    options |= {"file": sys.argv[1] + "-5"}
+
+    def away():
+        begun(log + "-node", 2)
+        cluster.remove_node(other, allow_graceful=False)
+
+    thread = threading.Thread(target=away)
+    thread.start()
+    left = clr.compare(functools.partial(trainings.mortal, log + "-node"), **options)
+    thread.join()
+    assert [run.state for run in left.runs] == ["finished"] * 4, left.runs
+
+    with open(sys.argv[2], "w") as file:  # for Ray prints as it likes
+        json.dump([[run.schedule, run.seed, run.state, run.records] for run in result.runs], file)
+    ray.shutdown()
+    cluster.shutdown()
 """
 
 
@@ -709,3 +932,5 @@ def test_a_ray_cluster_of_two_nodes(tmp_path: Path) -> None:
     assert len({run[3][0][1]["node"] for run in runs}) == 2
     assert (tmp_path / "mark-0").exists()  # one has died on the way
     assert sorted((tmp_path / "log").read_text().split()) == ["0", "0", "1", "1", "2", "2"]  # none was run twice
+    assert (tmp_path / "log-mortal").read_text().split().count("0") == 4  # it was tried again three times
+    assert len((tmp_path / "log-node").read_text().split()) > 4  # what ran on the machine that has gone

@@ -1,5 +1,6 @@
 """Trainings for the comparisons, which worker processes import."""
 
+import multiprocessing
 import os
 import signal
 import time
@@ -49,11 +50,55 @@ def threads(schedule: Any, seed: int, steps: int) -> Iterator[tuple[int, dict[st
     yield steps, {"threads": float(os.environ["OMP_NUM_THREADS"]), "process": float(os.getpid())}
 
 
+def threads_for_a_while(schedule: Any, seed: int, steps: int) -> Iterator[tuple[int, dict[str, float]]]:
+    """The same, and keeps its worker busy until others have had the time to begin."""
+    time.sleep(1)
+    yield from threads(schedule, seed, steps)
+
+
 def torch_threads(schedule: Any, seed: int, steps: int) -> Iterator[tuple[int, dict[str, float]]]:
     """How many threads PyTorch uses."""
     import torch
 
     yield steps, {"threads": float(torch.get_num_threads())}
+
+
+def nested(schedule: Any, seed: int, steps: int) -> Iterator[tuple[int, dict[str, float]]]:
+    """Has a process of its own, as a loader of data has."""
+    context = multiprocessing.get_context("spawn")
+    found = context.SimpleQueue()
+    process = context.Process(target=found.put, args=(steps / 2,), daemon=True)
+    process.start()
+    yield steps, {"loss": found.get()}
+    process.join()
+
+
+def jax_threads(schedule: Any, seed: int, steps: int) -> Iterator[tuple[int, dict[str, float]]]:
+    """How many threads JAX computes with."""
+    import jax.numpy as jnp
+
+    jnp.dot(jnp.ones((8, 8)), jnp.ones((8, 8))).block_until_ready()
+    names = [Path(task, "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+    yield steps, {"threads": float(names.count("tf_XLAEigen"))}
+
+
+def tensorflow_threads(schedule: Any, seed: int, steps: int) -> Iterator[tuple[int, dict[str, float]]]:
+    """How many threads TensorFlow computes with."""
+    import tensorflow as tf
+
+    tf.matmul(tf.ones((8, 8)), tf.ones((8, 8)))
+    names = [Path(task, "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+    yield steps, {"threads": float(names.count("tf_Compute"))}
+
+
+def mortal(log: str, schedule: Any, seed: int, steps: int) -> Iterator[tuple[int, dict[str, float]]]:
+    """Says that it has begun and takes its time; with seed 0 it takes its process down, whenever it is tried."""
+    with Path(log).open("a") as file:
+        file.write(f"{seed}\n")
+    if seed == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(1)
+    yield steps, {"loss": schedule(steps) + seed}
 
 
 class Unloadable:

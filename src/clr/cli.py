@@ -226,6 +226,9 @@ def compare(
     form: Annotated[
         Literal["table", "csv", "json"], typer.Option("--format", help="How to print the result.")
     ] = "table",
+    differences: Annotated[
+        bool, typer.Option("--differences", help="Print differences between schedules, seed by seed. JSON has both.")
+    ] = False,
 ) -> None:
     """Compare schedules on a training of your own: `clr compare MODULE:FUNCTION`, or `clr compare report FILE`.
 
@@ -258,10 +261,11 @@ def compare(
                 raise typer.Exit(INTERRUPTED) from None
             except (TypeError, RuntimeError) as error:
                 raise RefusedError(str(error)) from error
+        part: Literal["results", "differences"] = "differences" if differences else "results"
         if form == "table":
-            Console().print(result.table())
+            Console().print(result.table(part))
         else:
-            print(result.to_csv() if form == "csv" else result.to_json(), end="" if form == "csv" else "\n")
+            print(result.to_csv(part) if form == "csv" else result.to_json(), end="" if form == "csv" else "\n")
         if out is not None:
             result.report(out)
             print(out, file=sys.stderr if form != "table" else sys.stdout)

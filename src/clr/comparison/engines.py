@@ -25,7 +25,7 @@ _THREADS = {
     "NUMEXPR_NUM_THREADS": "1",
     "TF_NUM_INTRAOP_THREADS": "1",
     "TF_NUM_INTEROP_THREADS": "1",
-    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
+    "NPROC": "1",  # that of XLA's pool of threads, and so of JAX
 }
 _EVERY = 0.2  # seconds from one word on a run to the next
 _NEEDS = (
@@ -111,7 +111,8 @@ class _Worker:
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")  # for a fork of a process with threads may hang
         self.connection, theirs = context.Pipe()
-        self._process = context.Process(target=_work, args=(theirs, self._train), daemon=True)
+        # No daemon, for those may have no processes of their own, such as the workers of a DataLoader.
+        self._process = context.Process(target=_work, args=(theirs, self._train), daemon=False)
         try:
             with _environment(_THREADS):
                 self._process.start()

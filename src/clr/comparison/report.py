@@ -5,17 +5,21 @@ import io
 import json
 import math
 import re
+from bisect import bisect_right
 from importlib.metadata import version
+from operator import itemgetter
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import clr
 from clr import plot
-from clr.comparison.result import Comparison
+from clr.comparison.result import DIFFERENCES, Comparison
+from clr.sweep import STOPS, RangeTest
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+Points = list[tuple[int, float]]
 _SIZE = (5.5, 3.2)  # inches, of which a phone shows three: so that its words can be read there too
 _LINE = 0.18  # inches, of a line of the legend
 _STYLE = """
@@ -43,12 +47,12 @@ def page(comparison: Comparison) -> str:
         _table(_HEADINGS, [comparison._cells(row) for row in comparison.rows()]),
         "<h2>Differences, seed by seed</h2>",
         f"<p>The final {_text(comparison.metric)} of the first schedule less that of the second.</p>",
-        _differences(comparison),
+        _table(DIFFERENCES, comparison.difference_cells()),
         "<h2>Schedules</h2>",
         _schedules(comparison),
     ]
     if comparison.range_test is not None:
-        parts += ["<h2>The LR range test</h2>", _figure(_range_test(comparison))]
+        parts += ["<h2>The LR range test</h2>", _range_test(comparison.range_test)]
     parts += [*_errors(comparison), "<h2>Settings</h2>", _settings(comparison)]
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -73,7 +77,8 @@ def _words(comparison: Comparison) -> str:
         f"{len(comparison.runs)} runs of {len(comparison.schedules)} schedules with {seeds} seeds. "
         f"{_text(comparison.metric)}: {better} is better. "
         "Numbers are means over the seeds, and in parentheses 95% bootstrap intervals. "
-        "Curves are medians over the seeds, and their bands reach from the lowest to the highest of them."
+        "Curves are medians over the runs that have finished, and their bands reach from the lowest to the highest of "
+        "them; between its records a run is taken to stay as it was."
     )
     if comparison.target is not None:
         words += f" Iterations are the median over the seeds of the updates until it is {comparison.target:.4g}"
@@ -84,21 +89,23 @@ def _words(comparison: Comparison) -> str:
 
 
 def _curves(comparison: Comparison, budget: int) -> "Axes":
-    """The median over the seeds, with all of them as a band."""
+    """The median over the runs that have finished, or over all if none has, with all of them as a band."""
     ax = plot.new_axes(_SIZE)
     for number, name in enumerate(comparison.schedules):
-        points: dict[int, list[float]] = {}
-        for curve in comparison.curves(name, budget):
-            for step, value in curve:
-                points.setdefault(step, []).append(value if math.isfinite(value) else math.nan)
-        steps = sorted(step for step, values in points.items() if not any(map(math.isnan, values)))
-        if not steps:
+        runs = comparison.runs_of(name, budget)
+        whole = [run for run in runs if run.state == "finished"]
+        curves = [curve for run in whole or runs if (curve := _finite(comparison.curve(run)))]
+        if not curves:
             continue
-        style: dict[str, Any] = {"color": f"C{number % 10}", "linestyle": ("-", "--", ":")[number // 10 % 3]}
-        if len(steps) == 1:
-            style["marker"] = "o"
-        ax.plot(steps, [median(points[step]) for step in steps], label=_plain(name), **style)
-        low, high = [min(points[step]) for step in steps], [max(points[step]) for step in steps]
+        # From where all have begun; a run that was lost is known until then alone.
+        end = (max if whole else min)(curve[-1][0] for curve in curves)
+        begin = max(curve[0][0] for curve in curves)
+        steps = sorted({step for curve in curves for step, _ in curve if begin <= step <= end})
+        values = [[_last(curve, step) for curve in curves] for step in steps]
+        label = _plain(name) + (f" ({len(whole)} of {len(runs)} runs)" if len(whole) < len(runs) else "")
+        style = _style(number)
+        ax.plot(steps, [median(near) for near in values], label=label, marker="o" if len(steps) == 1 else None, **style)
+        low, high = [min(near) for near in values], [max(near) for near in values]
         ax.fill_between(steps, low, high, color=style["color"], alpha=0.12, linewidth=0)
     if comparison.target is not None:
         ax.axhline(comparison.target, color="0.4", linewidth=1, linestyle=":")
@@ -106,6 +113,20 @@ def _curves(comparison: Comparison, budget: int) -> "Axes":
     ax.set_xlabel("update")
     _legend(ax)
     return ax
+
+
+def _finite(curve: Points) -> Points:
+    return sorted(((step, value) for step, value in curve if math.isfinite(value)), key=itemgetter(0))
+
+
+def _last(curve: Points, step: int) -> float:
+    """The last record at a step or before it."""
+    return curve[bisect_right(curve, (step, math.inf)) - 1][1]
+
+
+def _style(number: int) -> dict[str, Any]:
+    """How a schedule is drawn, told by its number."""
+    return {"color": f"C{number % 10}", "linestyle": ("-", "--", ":")[number // 10 % 3]}
 
 
 def _rates(comparison: Comparison, budget: int) -> "Axes | None":
@@ -116,8 +137,7 @@ def _rates(comparison: Comparison, budget: int) -> "Axes | None":
         schedule = comparison.schedule(name, budget)
         if schedule is not None:
             shown = range(0, budget, max(1, budget // 1000))
-            style: dict[str, Any] = {"color": f"C{number % 10}", "linestyle": ("-", "--", ":")[number // 10 % 3]}
-            ax.plot(list(shown), [schedule(step) for step in shown], label=_plain(name), **style)
+            ax.plot(list(shown), [schedule(step) for step in shown], label=_plain(name), **_style(number))
             drawn = True
     if not drawn:
         plot.close(ax)
@@ -151,30 +171,16 @@ def _figure(ax: "Axes") -> str:
     return f"<figure>{drawing}</figure>"
 
 
-def _range_test(comparison: Comparison) -> "Axes":
-    assert comparison.range_test is not None
-    return comparison.range_test.plot(plot.new_axes(_SIZE))
+def _range_test(test: RangeTest) -> str:
+    if not test.losses and not test.metrics:
+        return f"<p>{_text(STOPS[test.stop].capitalize())}, before there was a loss.</p>"
+    return _figure(test.plot(plot.new_axes(_SIZE)))
 
 
 def _table(headings: tuple[str, ...], rows: list[list[str]]) -> str:
     head = "".join(f"<th>{_text(heading)}</th>" for heading in headings)
     body = "".join("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _differences(comparison: Comparison) -> str:
-    against = comparison.reference[0] if comparison.reference and len(comparison.schedules) > 4 else None
-    rows = [
-        [
-            f"{row['schedule']} - {row['against']}",
-            str(row["steps"]),
-            str(row["seeds"]),
-            f"{row['difference']:+.4g}",
-            "-" if row["interval"] is None else f"{row['interval'][0]:+.4g} to {row['interval'][1]:+.4g}",
-        ]
-        for row in comparison.differences(against)
-    ]
-    return _table(("schedules", "steps", "seeds", "difference", "95% interval"), rows)
 
 
 def _schedules(comparison: Comparison) -> str:

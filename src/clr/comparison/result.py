@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 
 LEVEL, RESAMPLES = 0.95, 10_000
 Interval = tuple[float, float] | None
+Part = Literal["results", "differences"]
+PARTS = ("results", "differences")
+_MANY = 4  # schedules, above which a person is shown no pair but those with the best constant one
 _LOST = ("diverged", "failed")
+DIFFERENCES = ("schedules", "steps", "seeds", "difference", "95% interval")  # their headings, for a person
 
 
 @dataclass(frozen=True)
@@ -124,7 +128,7 @@ class Comparison:
         budget = self.budgets[-1]
         found = []
         for name in self.schedules:
-            finals = [self._final(run) for run in self._of(name, budget)]
+            finals = [self._final(run) for run in self.runs_of(name, budget)]
             if self._is_constant(name, budget) and finals and all(map(math.isfinite, finals)):
                 found.append((self._sign * fmean(finals), name))
         if not found:
@@ -144,10 +148,10 @@ class Comparison:
         rows = []
         for budget in self.budgets:
             for name in self.schedules:
-                runs = self._of(name, budget)
+                runs = self.runs_of(name, budget)
                 if not runs:
                     continue
-                whole = [run for run in runs if run.state == "finished" and self._curve(run)]
+                whole = [run for run in runs if run.state == "finished" and self.curve(run)]
                 finals, bests = [self._final(run) for run in whole], [self._best(run) for run in whole]
                 counts = [self.iterations(run) for run in runs]
                 middle, largest = median(counts), self.budgets[-1]
@@ -186,7 +190,7 @@ class Comparison:
         rows = []
         for budget in self.budgets:
             for name, other in pairs:
-                mine, theirs = ({run.seed: run for run in self._of(which, budget)} for which in (name, other))
+                mine, theirs = ({run.seed: run for run in self.runs_of(which, budget)} for which in (name, other))
                 both = [seed for seed in mine if seed in theirs]
                 values = [self._final(mine[seed]) - self._final(theirs[seed]) for seed in both]
                 values = [value for value in values if math.isfinite(value)]
@@ -208,14 +212,27 @@ class Comparison:
         if self.target is None:
             return math.inf
         sign = self._sign
-        reached = (step for step, value in self._curve(run) if sign * value >= sign * self.target)
+        reached = (step for step, value in self.curve(run) if sign * value >= sign * self.target)
         return next(reached, math.inf) + self.before.get(run.schedule, 0)
 
-    def table(self) -> "Table":
-        """The rows for a person. Needs rich, which the extra ``cli`` has."""
+    def table(self, part: Part = "results") -> "Table":
+        """The rows for a person. Needs rich, which the extra ``cli`` has.
+
+        Args:
+            part: ``"results"``, a row for each schedule and budget; or ``"differences"``, one for each pair of
+                schedules, of more than four only with the best constant one.
+        """
         from rich.box import SIMPLE
         from rich.table import Table
 
+        if checks.choice("part", part, PARTS) == "differences":
+            caption = f"Final {self.metric} of a schedule less that of another with the same seed; 95% intervals."
+            result = Table(caption=caption, box=SIMPLE, show_edge=False, pad_edge=False, collapse_padding=True)
+            for heading in DIFFERENCES:
+                result.add_column(heading, justify="left" if heading == "schedules" else "right", overflow="fold")
+            for cells in self.difference_cells():
+                result.add_row(*cells)
+            return result
         better = "larger" if self.goal == "max" else "smaller"
         caption = f"{self.metric}: {better} is better; mean over seeds. In parentheses: 95% bootstrap intervals."
         if self.target is not None:
@@ -236,14 +253,18 @@ class Comparison:
                 result.add_row(*self._cells(row, lost))
         return result
 
-    def to_frame(self) -> "DataFrame":
-        """The rows as a pandas DataFrame. Needs pandas."""
+    def to_frame(self, part: Part = "results") -> "DataFrame":
+        """The rows as a pandas DataFrame. Needs pandas.
+
+        Args:
+            part: Those of ``"results"`` or of ``"differences"``.
+        """
         try:
             from pandas import DataFrame
         except ImportError as error:
             raise ImportError("to_frame needs pandas: pip install pandas") from error
 
-        return DataFrame(self.rows())
+        return DataFrame(self._part(part))
 
     def to_json(self) -> str:
         """Rows, differences and settings as JSON; what is infinite, or no number, is null."""
@@ -259,10 +280,14 @@ class Comparison:
         }
         return json.dumps(_finite(data), allow_nan=False, indent=1)
 
-    def to_csv(self) -> str:
-        """The rows as CSV, each interval in two columns."""
+    def to_csv(self, part: Part = "results") -> str:
+        """The rows as CSV, each interval in two columns.
+
+        Args:
+            part: Those of ``"results"`` or of ``"differences"``.
+        """
         out = io.StringIO()
-        rows = [_flat(row) for row in self.rows()]
+        rows = [_flat(row) for row in self._part(part)]
         if rows:
             writer = csv.DictWriter(out, rows[0], lineterminator="\n")
             writer.writeheader()
@@ -286,30 +311,45 @@ class Comparison:
         except (TypeError, ValueError):
             return None
 
-    def curves(self, name: str, budget: int) -> list[list[tuple[int, float]]]:
-        """The metric over the updates of each run of a schedule."""
-        return [self._curve(run) for run in self._of(name, budget)]
+    def runs_of(self, name: str, budget: int) -> list[Run]:
+        """The runs of a schedule at a budget."""
+        return [run for run in self.runs if (run.schedule, run.steps) == (name, budget)]
+
+    def curve(self, run: Run) -> list[tuple[int, float]]:
+        """The metric of a run over the updates."""
+        return [(step, metrics[self.metric]) for step, metrics in run.records if self.metric in metrics]
+
+    def difference_cells(self) -> list[list[str]]:
+        """The differences as texts, for a person."""
+        against = self.reference[0] if self.reference and len(self.schedules) > _MANY else None
+        return [
+            [
+                f"{row['schedule']} - {row['against']}",
+                str(row["steps"]),
+                str(row["seeds"]),
+                f"{row['difference']:+.4g}",
+                "-" if row["interval"] is None else "{:+.4g} to {:+.4g}".format(*row["interval"]),
+            ]
+            for row in self.differences(against)
+        ]
+
+    def _part(self, part: Part) -> list[dict[str, Any]]:
+        return self.differences() if checks.choice("part", part, PARTS) == "differences" else self.rows()
 
     @property
     def _sign(self) -> float:
         return 1.0 if self.goal == "max" else -1.0
 
-    def _of(self, name: str, budget: int) -> list[Run]:
-        return [run for run in self.runs if (run.schedule, run.steps) == (name, budget)]
-
     def _is_constant(self, name: str, budget: int) -> bool:
         schedule = self.schedule(name, budget)
         return schedule is not None and schedule.bounds[0] == schedule.bounds[1]
 
-    def _curve(self, run: Run) -> list[tuple[int, float]]:
-        return [(step, metrics[self.metric]) for step, metrics in run.records if self.metric in metrics]
-
     def _final(self, run: Run) -> float:
-        curve = self._curve(run)
+        curve = self.curve(run)
         return curve[-1][1] if run.state == "finished" and curve else math.nan
 
     def _best(self, run: Run) -> float:
-        return self._sign * max(self._sign * value for _, value in self._curve(run))
+        return self._sign * max(self._sign * value for _, value in self.curve(run))
 
     def _cells(self, row: dict[str, Any], lost: Sequence[str] = _LOST) -> list[str]:
         """A row as texts."""
