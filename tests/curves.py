@@ -51,18 +51,30 @@ def late(x: float) -> float:
     return 2 - 1.8 * rise(x, -8, -5) + explosion(x, -4)
 
 
+def asymmetric(x: float) -> float:
+    """Falls fastest where it begins, at 10**-6, and is lowest at 10**-2."""
+    return 2 - 1.8 * math.sqrt(rise(x, -6, -2)) + explosion(x, -2)
+
+
+def sudden(x: float) -> float:
+    """Falls and turns within half a decade."""
+    return 2 - 1.8 * rise(x, -2.7, -2.5) + explosion(x, -2.2)
+
+
 def measured(
     curve: Callable[[float], float],
-    noise: float = 0.0,
+    noise: float | Callable[[float], float] = 0.0,
     seed: int = 0,
     factor: float = 1.0,
     offset: float = 0.0,
     **options: Any,
 ) -> clr.RangeTest:
-    """A range test that meets ``factor * curve + offset``."""
+    """A range test that meets ``factor * curve + offset``; the noise may depend on the logarithm of the rate, too."""
     generator = random.Random(seed)
 
     def train_step(lr: float) -> float:
-        return factor * (curve(math.log10(lr)) + noise * generator.gauss(0, 1)) + offset
+        x = math.log10(lr)
+        loudness = noise(x) if callable(noise) else noise
+        return factor * (curve(x) + loudness * generator.gauss(0, 1)) + offset
 
     return clr.range_test(train_step, **options)

@@ -237,6 +237,9 @@ def test_demo_in_another_framework(call: Call, framework: str, tmp_path: Path) -
     assert "The 20 applied rates of each run" in out
     results = json.loads((tmp_path / "results.json").read_text())
     assert {run["framework"] for run in results["runs"]} == {framework}
+    test = clr.RangeTest.from_json((tmp_path / "range_test.json").read_text())
+    base_lr, max_lr = test.bounds()
+    assert results["rates"] == {"fixed": test.suggest("valley"), "base_lr": base_lr, "max_lr": max_lr}
 
 
 @pytest.mark.parametrize(("framework", "module", "name"), [("torch", "torch", "PyTorch"), ("jax", "optax", "Optax")])

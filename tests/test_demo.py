@@ -10,6 +10,8 @@ import pytest
 
 from clr.demo import report
 from clr.demo.training import FIXED, FRAMEWORKS, Rates, Run, digits, start
+from tests import curves
+from tests.curves import measured
 from tests.reference import exact_rate
 
 STEPS = 40
@@ -81,6 +83,17 @@ def test_the_frameworks_train_alike(policy: str) -> None:
     alike = FRAMEWORKS if policy == FIXED else ALIKE
     losses = [trained(framework, policy).losses[:20] for framework in alike]
     assert np.allclose(losses, losses[0], rtol=2e-3)
+
+
+def test_the_rates_are_those_of_a_range_test() -> None:
+    test = measured(curves.valley)
+    rates = Rates.of(test)
+    assert (rates.base_lr, rates.max_lr) == tuple(test.bounds())
+    assert rates.fixed == test.suggest("valley")
+    schedule = rates.schedule("triangular2", 100)
+    assert schedule(0) == rates.base_lr
+    assert schedule(76) == pytest.approx(rates.max_lr)  # two epochs of 38 batches
+    assert rates.schedule(FIXED, 100)(50) == pytest.approx(rates.fixed)
 
 
 def test_differences_of_the_rates_are_told() -> None:

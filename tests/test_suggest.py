@@ -5,11 +5,13 @@ import math
 import pickle
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from statistics import mean
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import clr
@@ -17,6 +19,7 @@ from clr.suggest import RULES, smooth
 from tests import curves
 from tests.curves import measured
 
+untimed = settings(deadline=None)
 QUARTER = 0.25  # of a decade, by which bounds may be off where there is noise
 
 
@@ -72,13 +75,29 @@ def test_the_reason_says_where_the_loss_starts_to_fall_is_lowest_and_turns() -> 
 
 
 def test_a_lower_bound_that_was_not_tried_is_refused() -> None:
-    def sudden(x: float) -> float:  # falls and turns within a decade of the range's start
-        return 2 - 1.8 * curves.rise(x, -2.7, -2.5) + curves.explosion(x, -2.2)
-
+    test = measured(curves.sudden, min_lr=1e-3, num_steps=1000)  # falls and turns within a decade of its start
     with pytest.raises(clr.NoBoundsError, match=r"a tenth of .* is not within the test") as refusal:
-        measured(sudden, min_lr=1e-3, num_steps=1000).bounds()
+        test.bounds()
     assert (refusal.value.kind, refusal.value.advice) == ("narrow", "Make `min_lr` smaller.")
-    assert measured(sudden, min_lr=1e-5, num_steps=1000).bounds().base_lr > 1e-5
+    assert measured(curves.sudden, min_lr=1e-5, num_steps=1000).bounds().base_lr > 1e-5
+
+
+def test_a_rate_that_was_not_tried_is_refused() -> None:
+    # Lowest at 10**-2.4, so that a tenth of that is below the first rate.
+    test = measured(curves.sudden, min_lr=1e-3, num_steps=1000)
+    with pytest.raises(clr.NoBoundsError, match="The rule 'minimum' finds no rate within the test") as refusal:
+        test.suggest("minimum")
+    assert (refusal.value.kind, refusal.value.advice) == ("narrow", "Widen the range.")
+    assert math.log10(test.suggest("steepest")) == pytest.approx(-2.6, abs=0.1)
+
+
+def test_a_turn_as_soon_as_the_loss_falls_is_refused() -> None:
+    def cliff(x: float) -> float:  # turns at less than two and a half times the rate at which it starts to fall
+        return 2 - 1.8 * curves.rise(x, -2.05, -2) + curves.explosion(x, -2)
+
+    with pytest.raises(clr.NoBoundsError, match=r"The loss turns at 0\.01.*, as soon as it falls") as refusal:
+        measured(cliff, min_lr=1e-5, num_steps=1000).bounds()
+    assert (refusal.value.kind, refusal.value.advice) == ("narrow", "Take more steps.")
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.02, 0.1])
@@ -152,6 +171,83 @@ def test_bounds_are_never_the_edge_of_the_range() -> None:
             assert test.min_lr < base_lr < max_lr < test.rates[-1]
 
 
+@pytest.mark.parametrize("at", [0, -1])
+def test_a_rule_that_ends_at_the_edge_finds_nothing(at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    test = measured(curves.valley)
+    monkeypatch.setitem(RULES, "valley", lambda curve: test.rates[at])
+    with pytest.raises(clr.NoBoundsError, match="The rule 'valley' finds no rate within the test"):
+        test.suggest("valley")
+
+
+@untimed
+@given(
+    levels=st.lists(st.floats(-1, 1), min_size=1, max_size=6),
+    noise=st.sampled_from([0.0, 0.01, 0.1]),
+    seed=st.integers(0, 1000),
+    start=st.floats(-8, -1),
+    width=st.floats(1, 8),
+    num_steps=st.integers(20, 300),
+)
+def test_on_no_curve_is_anything_found_at_the_edge(
+    levels: list[float], noise: float, seed: int, start: float, width: float, num_steps: int
+) -> None:
+    knots = [1.0, 1.0, *levels]  # in straight lines from one to the next, and then it explodes
+    inner = [start + width * at / len(knots) for at in range(len(knots))]
+
+    def curve(x: float) -> float:
+        return float(np.interp(x, inner, knots)) + curves.explosion(x, inner[-1])
+
+    low, high = 10**start, 10 ** (start + width)
+    test = measured(curve, noise, seed, min_lr=low, max_lr=high, num_steps=num_steps)
+    with suppress(clr.NoBoundsError):
+        base_lr, max_lr = test.bounds()
+        assert low < base_lr < max_lr < test.rates[-1]
+    for rule in RULES:
+        with suppress(clr.NoBoundsError):
+            assert low < test.suggest(rule) < test.rates[-1]
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.02, 0.1])
+def test_rules_on_an_asymmetric_fall(noise: float) -> None:
+    test = measured(curves.asymmetric, noise)
+    found = {rule: math.log10(test.suggest(rule)) for rule in ("steepest", "minimum", "valley")}
+    assert found == pytest.approx({"steepest": -5.9, "minimum": -3.1, "valley": -4.1}, abs=0.3)
+
+
+LAWS = [curves.valley, curves.asymmetric, curves.plateau, curves.two_valleys]
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.02, 0.1])
+@pytest.mark.parametrize("curve", LAWS)
+def test_the_valley_is_that_of_the_longest_falling_subsequence(curve: Callable[[float], float], noise: float) -> None:
+    test = measured(curve, noise)
+    losses = test.smoothed
+    lengths: list[int] = []  # of the longest that ends at each loss, by trying all that may come before it
+    for at, loss in enumerate(losses):
+        lengths.append(1 + max((lengths[before] for before in range(at) if losses[before] > loss), default=0))
+    longest = max(lengths)
+    first = lengths.index(longest) - longest
+    # The middle of its middle third, as in fastai.
+    assert test.suggest("valley") == test.rates[first + int(longest / 3) + int(longest / 3 / 2)]
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.02, 0.1])
+@pytest.mark.parametrize("curve", LAWS)
+def test_the_slide_is_that_of_two_slopes_that_come_down_together(curve: Callable[[float], float], noise: float) -> None:
+    # As in fastai: two points at a fixed distance move left until their gradients hardly differ, and the rate is that
+    # of the left one. They start at the steepest rise after the lowest loss, and "hardly" is a tenth of the steepest.
+    test = measured(curve, noise)
+    losses = np.array(test.smoothed)
+    gradient = np.gradient(losses)
+    gradient[[0, -1]] = 0  # one-sided, unlike the others
+    lowest = int(np.argmin(losses))
+    right = lowest + int(np.argmax(gradient[lowest:]))
+    left = right - max(2, len(losses) // 20)
+    while abs(gradient[right] - gradient[left]) > 0.1 * np.abs(gradient).max():
+        right, left = right - 1, left - 1
+    assert test.suggest("slide") == test.rates[left]
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_rules_on_a_parabola(rule: str) -> None:
     # Over the logarithm of the rate, steepest half way down a cosine, lowest at 0.01.
@@ -177,6 +273,7 @@ def test_steps_that_grow_evenly_have_bounds_too() -> None:
 SHAPES = [curves.valley, curves.plateau, curves.nan_tail, curves.two_valleys]
 
 
+@untimed
 @given(
     curve=st.sampled_from(SHAPES),
     noise=st.floats(0.001, 0.2),
@@ -212,11 +309,59 @@ def test_more_noise_never_raises_the_confidence_on_average(curve: Callable[[floa
     assert means[-1] < 0.1
 
 
+@untimed
 @given(curve=st.sampled_from(SHAPES), noise=st.floats(0.05, 0.2), seed=st.integers(0, 1000))
 def test_the_same_noise_three_times_as_loud_never_raises_the_confidence(
     curve: Callable[[float], float], noise: float, seed: int
 ) -> None:
     assert confidence(curve, 3 * noise, seed) <= confidence(curve, noise, seed)
+
+
+def test_noise_that_grows_with_the_rate_lowers_the_confidence() -> None:
+    def found(loudness: float, seed: int) -> clr.Bounds:
+        return measured(curves.plateau, lambda x: 0.02 if x < -2 else loudness, seed).bounds()
+
+    for seed in range(10):
+        calm, ragged, raging = (found(loudness, seed) for loudness in (0.02, 0.3, 1.0))
+        assert ragged.confidence < calm.confidence - 0.05
+        # Where it rages, that may be taken for the turn.
+        assert raging.max_lr < 10**-1.9 or raging.confidence < calm.confidence - 0.1
+        assert raging.confidence < ragged.confidence or raging.max_lr < ragged.max_lr
+
+
+def test_a_single_spike_leaves_the_confidence() -> None:
+    spiked = measured(lambda x: curves.valley(x) + 1000 * (round((x + 7) / 8 * 299) == 150), 0.05)
+    assert [at for at, loss in enumerate(spiked.losses) if loss > 900] == [150]
+    assert spiked.bounds().confidence == pytest.approx(measured(curves.valley, 0.05).bounds().confidence, abs=0.02)
+
+
+@pytest.mark.parametrize("size", [1e100, 1e305, 1e307, 1.7e308])
+def test_a_loss_of_no_size_is_as_bad_as_none(size: float) -> None:
+    def ending(tail: float) -> clr.RangeTest:
+        losses = iter([2.0] * 100 + [2 - 1.8 * at / 60 for at in range(60)] + [tail] * 8)
+        return clr.range_test(lambda lr: next(losses))
+
+    expected = ending(math.nan)
+    for tail in (size, -size):
+        test = ending(tail)
+        assert test.losses[-1] == tail
+        assert test.smoothed == expected.smoothed
+        assert test.bounds() == expected.bounds()
+
+
+FAR = st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from([-1.7e308, -1e305, 0.0, 5e-324, 1.7e308])
+
+
+@untimed
+@given(losses=st.lists(FAR, max_size=20) | st.lists(FAR, min_size=30, max_size=60), repeats=st.integers(1, 2))
+def test_no_finite_loss_is_too_much(losses: list[float], repeats: int) -> None:
+    left = iter(losses)
+    test = clr.range_test(lambda lr: next(left), lambda repeat: None, repeats=repeats)
+    assert all(map(math.isfinite, test.smoothed))
+    asks: list[Callable[[], object]] = [test.bounds, *(partial(test.suggest, rule) for rule in RULES)]
+    for ask in asks:
+        with suppress(clr.NoBoundsError):
+            ask()
 
 
 def test_rules_that_agree_raise_the_confidence(monkeypatch: pytest.MonkeyPatch) -> None:

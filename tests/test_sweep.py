@@ -1,8 +1,10 @@
 """The sweep over the rates: what it tries, records, and why it stops; and its result as a value."""
 
+import copy
 import json
 import math
 import os
+import pickle
 import random
 import re
 import signal
@@ -290,7 +292,7 @@ def test_an_evaluation_must_be_a_number() -> None:
         measured(curves.nan_tail),
         clr.range_test(lambda lr: None, num_steps=3),
         repeated([1, 2, 3], [2, -math.inf, 9], [6, 3, None]),
-        clr.range_test(lambda lr: lr, evaluate=lambda: math.nan, num_steps=12, min_lr=0, max_lr=1, growth="linear"),
+        clr.range_test(lambda lr: lr, evaluate=lambda: -math.nan, num_steps=12, min_lr=0, max_lr=1, growth="linear"),
     ],
     ids=["diverged", "NaN", "empty", "repeats", "metrics"],
 )
@@ -298,21 +300,30 @@ def test_a_test_comes_back_from_json(test: clr.RangeTest) -> None:
     text = test.to_json()
     json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     again = clr.RangeTest.from_json(text)
-    assert repr(again) == repr(test)
-    assert again.to_json() == text
-    assert repr(again.losses) == repr(test.losses)
+    for other in (again, copy.deepcopy(test), pickle.loads(pickle.dumps(test))):
+        assert other == test
+        assert hash(other) == hash(test)
+        assert repr(other) == repr(test)
+        assert other.to_json() == text
 
 
 def test_its_settings_are_kept() -> None:
     settings = {"min_lr": 0.1, "max_lr": 0.5, "num_steps": 9, "growth": "linear", "goal": "max"}
-    rule = {"diverge_at": 3.0, "evaluate_every": 4}
-    options: Any = settings | rule
-    test = clr.range_test(lambda lr: lr, evaluate=lambda: 1.0, **options)
+    later = {"diverge_at": 3.0, "evaluate_every": 4, "repeats": 3, "time_limit": 60.0}
+    options: Any = settings | later
+    test = clr.range_test(lambda lr: lr, lambda repeat: None, evaluate=lambda: 1.0, **options)
     assert {name: getattr(test, name) for name in options} == options
     assert clr.RangeTest.from_json(test.to_json()) == test
-    old = {name: value for name, value in test.to_dict().items() if name not in rule}
+    old = {name: value for name, value in test.to_dict().items() if name not in later}
     known = clr.RangeTest.from_dict(old)
-    assert (known.diverge_at, known.evaluate_every) == (1.0, 5)  # what tests saved without them have had
+    # What tests saved without them have had, or at least.
+    assert (known.diverge_at, known.evaluate_every, known.repeats, known.time_limit) == (1.0, 5, 3, None)
+
+
+def test_the_repeats_that_were_planned_are_kept_when_it_ends_early() -> None:
+    test = repeated([1, 2, 3], [5, None, 6], [1, 2, 3])
+    assert (test.stop, len(test.sweeps), test.repeats) == ("interrupted", 2, 3)
+    assert clr.range_test(lambda lr: lr, num_steps=3).repeats == 1
 
 
 def spoiled(**changes: Any) -> dict[str, Any]:
@@ -337,6 +348,10 @@ def spoiled(**changes: Any) -> dict[str, Any]:
         (spoiled(min_lr=-1.0), "`min_lr` must be a finite number above 0"),
         (spoiled(diverge_at=0), "`diverge_at` must be a finite number above 0"),
         (spoiled(evaluate_every=0), "`evaluate_every` must be a whole number"),
+        (spoiled(repeats=0), "`repeats` must be a whole number"),
+        (spoiled(sweeps=spoiled()["sweeps"] * 2), "no more than `repeats`. Received: 2 with `repeats` 1."),
+        (spoiled(time_limit=-1.0), "`time_limit` must be a finite number above 0"),
+        (spoiled(sweeps=3), "`sweeps` must be"),
         (spoiled(num_steps=2), "`losses` must have at most 2 values"),
         (spoiled(sweeps=[]), "with at least one sweep"),
         (spoiled(sweeps=[{"losses": [], "metrics": []}]), "a sweep must have the keys"),
@@ -364,6 +379,7 @@ def test_schedules_between_the_bounds() -> None:
     for policy, options, expected in [
         ("triangular", {"step_size": 10}, clr.triangular(base_lr, max_lr, 10)),
         ("triangular2", {"step_size": 10}, clr.triangular2(base_lr, max_lr, 10)),
+        ("cyclic", {"step_size": 10, "mode": "triangular2"}, clr.triangular2(base_lr, max_lr, 10)),
         ("exp_range", {"step_size": 10, "gamma": 0.9}, clr.exp_range(base_lr, max_lr, 10, gamma=0.9)),
         ("one_cycle", {"total_steps": 99}, clr.one_cycle(max_lr, 99, div_factor=max_lr / base_lr)),
         ("one_cycle", {"total_steps": 99, "div_factor": 5}, clr.one_cycle(max_lr, 99, div_factor=5)),

@@ -405,7 +405,8 @@ def show(file: FileArgument, as_json: Annotated[bool, typer.Option("--json", hel
             rates[rule] = test.suggest(rule)
         except clr.NoBoundsError:
             rates[rule] = None
-    found: dict[str, Any] = {"stop": test.stop, "steps": len(test.rates), "rules": rates}
+    settings = {"repeats": test.repeats, "time_limit": test.time_limit}
+    found: dict[str, Any] = {"stop": test.stop, "steps": len(test.rates), **settings, "rules": rates}
     try:
         found |= asdict(test.bounds())
     except clr.NoBoundsError as refusal:
@@ -414,7 +415,9 @@ def show(file: FileArgument, as_json: Annotated[bool, typer.Option("--json", hel
         print(json.dumps(found, indent=2))
     else:
         reached = f", up to {test.rates[-1]:.3g}" if test.rates else ""
-        print(f"{found['steps']} of {test.num_steps} steps{reached}: {STOPS[test.stop]}.")
+        passes = f", {len(test.sweeps)} of {test.repeats} repeats" if test.repeats > 1 else ""
+        limit = "" if test.time_limit is None else f", at most {test.time_limit:g} seconds"
+        print(f"{found['steps']} of {test.num_steps} steps{reached}{passes}{limit}: {STOPS[test.stop]}.")
         if found["base_lr"] is not None:
             print(f"base_lr {found['base_lr']!r}\nmax_lr {found['max_lr']!r}\nconfidence {found['confidence']:.2f}")
         print(found["reason"])

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from clr import checks
 from clr.suggest import RULES, NoBoundsError
+from clr.sweep import HUGE
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -62,14 +65,16 @@ def plot_range_test(test: "RangeTest", ax: "Axes | None" = None, scale: str | No
     if not judged:
         raise ValueError("the range test has no loss to draw")
     if len(test.sweeps) > 1 and not test.metrics:
-        low, high = zip(*test.band, strict=True)
+        low, high = (_drawable(values) for values in zip(*test.band, strict=True))
         ax.fill_between(test.rates, low, high, color="C0", alpha=0.15, linewidth=0, label="lowest to highest")
-    ax.plot(*zip(*judged, strict=True), ".", color="C0", alpha=0.4, markersize=3)
+    rates, values = zip(*judged, strict=True)
+    ax.plot(rates, _drawable(values), ".", color="C0", alpha=0.4, markersize=3)
     ax.plot(curve.rates, smoothed, color="C0", linewidth=1.5)
-    ax.axvline(test.rates[-1], color="0.4", linestyle=":", linewidth=1)
+    end = (test.rates or rates)[-1]
+    ax.axvline(end, color="0.4", linestyle=":", linewidth=1)
     ax.annotate(
-        f"{test.stop} at {test.rates[-1]:.2g}",
-        (test.rates[-1], 0.5),
+        f"{test.stop} at {end:.2g}",
+        (end, 0.5),
         xycoords=("data", "axes fraction"),
         xytext=(-3, 0),
         textcoords="offset points",
@@ -101,6 +106,11 @@ def plot_range_test(test: "RangeTest", ax: "Axes | None" = None, scale: str | No
     if ax.get_legend_handles_labels()[0]:
         ax.legend(fontsize="small", loc="best")
     return ax
+
+
+def _drawable(values: "Sequence[float]") -> list[float]:
+    """Values, with NaN for those that no axis can hold."""
+    return [value if abs(value) < HUGE else math.nan for value in values]
 
 
 def new_axes(size: tuple[float, float] = (8, 3.5)) -> "Axes":

@@ -5,12 +5,12 @@ them changes what is found.
 """
 
 import math
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from operator import mul
-from statistics import median
+from statistics import fmean, median
 
 FEWEST = 20  # points, below which a curve says nothing
 LATE = 0.1  # of the fall: so deep, the loss is said to have begun to fall
@@ -48,7 +48,8 @@ class Bounds:
         base_lr: A tenth of the upper bound.
         max_lr: Two fifths of the rate at which the loss has ceased to fall and turns; or where its rise begins, if
             that is lower.
-        confidence: From 0 to 1: how small the noise is beside the fall, and how many of the single-rate rules agree.
+        confidence: From 0 to 1: how small the noise up to the upper bound is beside the fall, and how many of the
+            single-rate rules agree.
         reason: How they were found, in words.
     """
 
@@ -78,8 +79,12 @@ def calm(values: Sequence[float]) -> list[float]:
     # What is as far above the start as the lowest is below it is out of the picture; it must not weigh on the rest.
     start = _start(values)
     cap = start + (start - min(values))
-    capped = [min(value, cap) for value in values]
-    return [median(capped[max(at - 2, 0) : at + 3]) for at in range(len(values))]
+    return _medians([min(value, cap) for value in values])
+
+
+def _medians(values: Sequence[float]) -> list[float]:
+    """A running median of 5."""
+    return [median(values[max(at - 2, 0) : at + 3]) for at in range(len(values))]
 
 
 def _line(values: Sequence[float], at: int, reach: int) -> float:
@@ -101,7 +106,7 @@ class Curve:
 
     Args:
         rates: Growing rates.
-        values: The loss of each, or what else falls where training goes well; all finite.
+        values: The loss of each, or what else falls where training goes well; all finite, and below 1e100 in size.
         ended: Whether the test ended because training had diverged.
     """
 
@@ -142,10 +147,12 @@ class Curve:
     @cached_property
     def noise(self) -> float:
         """The typical distance of a loss from the smoothed curve, as a standard deviation, up to the lowest point."""
-        until = max(self.lowest + 1, FEWEST)
-        return 1.4826 * median(
-            abs(value - level) for value, level in zip(self.values[:until], self.smoothed, strict=False)
-        )
+        return 1.4826 * median(self._distances[: max(self.lowest + 1, FEWEST)])
+
+    @cached_property
+    def _distances(self) -> list[float]:
+        """Of the losses from the smoothed curve."""
+        return [abs(value - level) for value, level in zip(self.values, self.smoothed, strict=True)]
 
     @cached_property
     def error(self) -> float:
@@ -247,8 +254,9 @@ class Curve:
                 "Make `min_lr` smaller.",
             )
         agreed = [name for name in RULES if starts <= self._rate(name) <= max_lr]
-        calm = 1 / (1 + self.noise / self.fall / NOISE)
-        confidence = calm * (3 + len(agreed) / len(RULES)) / 4
+        # A mean, for a median does not see that but a part of the way up is ragged; of medians, for a spike is no part.
+        noise = 1.4826 * fmean(_medians(self._distances[: bisect_right(self.rates, max_lr)])) / self.fall
+        confidence = 1 / (1 + noise / NOISE) * (3 + len(agreed) / len(RULES)) / 4
         return Bounds(
             base_lr,
             max_lr,
@@ -256,7 +264,7 @@ class Curve:
             f"The loss starts to fall at {starts:.3g}, is lowest at {self.rates[self.lowest]:.3g} and turns at "
             f"{turns:.3g}: max_lr is "
             + (f"{1 / MARGIN:g} of that" if max_lr == turns / MARGIN else "where it begins to rise")
-            + f", and base_lr {1 / RATIO:g} of max_lr. The noise is {self.noise / self.fall:.1%} of the fall; "
+            + f", and base_lr {1 / RATIO:g} of max_lr. The noise up to there is {noise:.1%} of the fall; "
             + (f"{', '.join(agreed)} agree." if agreed else "none of the single-rate rules agrees."),
         )
 

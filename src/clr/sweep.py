@@ -36,6 +36,7 @@ _BURST = ("diverged", "non-finite")  # the stops that say something about the ra
 DIVERGE_AT, EVALUATE_EVERY = 1.0, 5  # by default
 _RECENT = 5  # losses whose median is compared: two spikes in a row stop nothing
 _WARM = 15  # losses from which the start is known
+HUGE = 1e100  # from which on a loss counts as not finite: below, no sum of losses and no axis overflows
 
 Step = Callable[[float], Any]
 
@@ -78,6 +79,16 @@ class Sweep:
     metrics: tuple[float | None, ...]
     stop: str
 
+    def __post_init__(self) -> None:
+        for name in ("losses", "metrics"):  # a NaN equals but itself: with one for all, equal sweeps are equal
+            values = tuple(
+                math.nan if value is not None and math.isnan(value) else value for value in getattr(self, name)
+            )
+            object.__setattr__(self, name, values)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.losses, self.metrics, self.stop)  # so that a copy, too, has that NaN
+
 
 @dataclass(frozen=True)
 class RangeTest:
@@ -92,6 +103,8 @@ class RangeTest:
         goal: Whether the metric, if there is one, is better when it is smaller (``"min"``) or larger (``"max"``).
         diverge_at: By how many times its fall the loss had to rise above its start to end the test.
         evaluate_every: Steps from one metric to the next, if there are any.
+        repeats: How many sweeps were to be made.
+        time_limit: After how many seconds the test was to end, or None.
 
     >>> import clr
     >>> def train_step(lr):  # the loss of a model that learns best at 0.1
@@ -114,6 +127,8 @@ class RangeTest:
     goal: str = "min"
     diverge_at: float = DIVERGE_AT
     evaluate_every: int = EVALUATE_EVERY
+    repeats: int = 1
+    time_limit: float | None = None
 
     @property
     def stop(self) -> str:
@@ -143,8 +158,9 @@ class RangeTest:
 
     @property
     def smoothed(self) -> tuple[float, ...]:
-        """The losses without their noise, as the bounds are read from them. Ends where the losses cease to be finite.
+        """The losses without their noise, as the bounds are read from them.
 
+        They end where the losses cease to be finite, or reach a size of 1e100, from where no training comes back.
         With ``evaluate`` it is the metric that is smoothed, and the bounds are read from.
         """
         return tuple(self._sign * value for value in self.curve.smoothed)
@@ -156,7 +172,7 @@ class RangeTest:
         values: list[float] = []
         for rate, repeats in self._points("metrics" if self._judged_by_metric else "losses"):
             value = self._sign * median(repeats)
-            if not math.isfinite(value):
+            if not abs(value) < HUGE:
                 return Curve(rates, values, ended=True)
             rates.append(rate)
             values.append(value)
@@ -246,7 +262,13 @@ class RangeTest:
                 f"Received: {data.get('clr')!r} and {data.get('kind')!r}."
             )
         names = {field.name for field in fields(cls)}
-        later = {"diverge_at": DIVERGE_AT, "evaluate_every": EVALUATE_EVERY}  # which the first tests were saved without
+        sweeps = checks.sequence("sweeps", data.get("sweeps", []))
+        later = {  # which the first tests were saved without
+            "diverge_at": DIVERGE_AT,
+            "evaluate_every": EVALUATE_EVERY,
+            "repeats": max(len(sweeps), 1),
+            "time_limit": None,
+        }
         data = later | dict(data)
         if set(data) != names | {"clr", "kind"}:
             raise ValueError(f"the data of a range test must have the keys {sorted(names)}. Received: {sorted(data)}.")
@@ -255,9 +277,13 @@ class RangeTest:
         checks.choice("goal", settings["goal"], GOALS)
         checks.positive("diverge_at", settings["diverge_at"])
         checks.count("evaluate_every", settings["evaluate_every"])
-        sweeps = checks.sequence("sweeps", data["sweeps"])
-        if not sweeps:
-            raise ValueError("`sweeps` must be a list with at least one sweep. Received: [].")
+        if settings["time_limit"] is not None:
+            checks.positive("time_limit", settings["time_limit"])
+        if not 0 < len(sweeps) <= checks.count("repeats", settings["repeats"]):
+            raise ValueError(
+                "`sweeps` must be a list with at least one sweep, and no more than `repeats`. "
+                f"Received: {len(sweeps)} with `repeats` {settings['repeats']!r}."
+            )
         return cls(sweeps=tuple(_sweep(sweep, settings["num_steps"]) for sweep in sweeps), **settings)
 
     @classmethod
@@ -398,8 +424,18 @@ def _run(
             sweeps.append(Sweep(tuple(losses), tuple(metrics[: len(losses)]), stop))
             if stop in ("time", "data", "interrupted"):
                 break
-    settings = (float(min_lr), float(max_lr), len(rates), growth, goal, float(diverge_at), int(evaluate_every))
-    return RangeTest(tuple(sweeps), *settings)
+    return RangeTest(
+        tuple(sweeps),
+        min_lr=float(min_lr),
+        max_lr=float(max_lr),
+        num_steps=len(rates),
+        growth=growth,
+        goal=goal,
+        diverge_at=float(diverge_at),
+        evaluate_every=int(evaluate_every),
+        repeats=int(repeats),
+        time_limit=None if time_limit is None else float(time_limit),
+    )
 
 
 def planned(min_lr: float, max_lr: float, num_steps: int, growth: str) -> tuple[float, ...]:
