@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import clr
 
 torch = pytest.importorskip("torch")
 
+from clr import cli  # noqa: E402
 from clr.study import cifar10  # noqa: E402
 
 COUNT = 20
@@ -151,7 +153,63 @@ def test_the_schedules_are_those_of_the_paper() -> None:
     assert [dropping(step) for step in (0, 59_999, 60_000, 64_999, 65_000, 69_999)] == pytest.approx(
         [0.001, 0.001, 0.0001, 0.0001, 0.00001, 0.00001]
     )
-    assert made["triangular2"] == clr.triangular2(0.001, 0.006, 2000)
+    assert set(made) == {"fixed, two drops", "triangular2", "triangular", "exp_range"}
+    steps = (0, 1000, 2000, 3000, 4000, 6000, 10_000)
+    heights = {  # above 0.001; the gamma is the paper's
+        "triangular": [0, 0.0025, 0.005, 0.0025, 0, 0.005, 0.005],
+        "triangular2": [0, 0.0025, 0.005, 0.0025, 0, 0.0025, 0.00125],
+        "exp_range": [
+            height * 0.99994**step
+            for height, step in zip((0, 0.0025, 0.005, 0.0025, 0, 0.005, 0.005), steps, strict=True)
+        ],
+    }
+    for name, expected in heights.items():
+        assert [made[name](step) - 0.001 for step in steps] == pytest.approx(expected, rel=1e-9, abs=1e-15), name
+
+
+def test_a_training_is_that_of_the_paper(tmp_path: Path) -> None:
+    """Batches of 100, momentum 0.9, and the rate of each layer a multiple of the schedule's."""
+    from torch.nn.modules.module import register_module_forward_pre_hook
+    from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+    sizes: list[int] = []
+    groups: list[list[dict[str, Any]]] = []
+
+    def size(module: Any, arguments: Any) -> None:
+        if isinstance(module, torch.nn.Flatten):
+            sizes.append(len(arguments[0]))
+
+    def note(optimizer: Any, arguments: Any, named: Any) -> None:
+        groups.append([group | {"params": None} for group in optimizer.param_groups])
+
+    hooks = [register_module_forward_pre_hook(size), register_optimizer_step_pre_hook(note)]
+    try:
+        list(cifar10.Training(str(write(tmp_path / "data", 41)), "full")(clr.triangular(0.001, 0.003, 2), 0, 3))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert sizes == [100, 100, 100, 41]  # of 205 images, and then those for testing
+    assert {group["momentum"] for update in groups for group in update} == {0.9}
+    multiples = [1, 2, 1, 2, 1, 1, 1, 2]
+    assert [[group["lr"] for group in update] for update in groups] == [
+        pytest.approx([rate * multiple for multiple in multiples]) for rate in (0.001, 0.002, 0.003)
+    ]
+
+
+def test_the_command_takes_the_budgets_of_the_paper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+
+    def compare(train: Any, schedules: Any, **options: Any) -> None:
+        asked.update(options, schedules=set(schedules))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(clr, "compare", compare)
+    monkeypatch.setattr(sys, "argv", ["clr", "study", "cifar10", "--data", str(write(tmp_path / "data"))])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 130
+    assert asked["steps"] == [25_000, 70_000]
+    assert asked["schedules"] == {"fixed, two drops", "triangular2", "triangular", "exp_range"}
 
 
 @pytest.mark.parametrize("network", ["full", "quick"])

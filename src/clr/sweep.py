@@ -295,7 +295,7 @@ class RangeTest:
         """
         return cls.from_dict(json.loads(text, object_pairs_hook=checks.unique))
 
-    @property
+    @cached_property
     def _judged_by_metric(self) -> bool:
         return any(metric is not None for sweep in self.sweeps for metric in sweep.metrics)
 

@@ -1,0 +1,187 @@
+"""What the benchmark of the bounds keeps, and what it makes of it, on results of which the answers are known."""
+
+import json
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("sklearn")
+
+from benchmarks import packed
+from benchmarks.bounds import rules, study
+from benchmarks.bounds.study import Key, Results
+from benchmarks.bounds.tasks import TASKS
+
+PAGE = Path(__file__).parent.parent / "docs" / "bounds.md"
+RULE = "torch-lr-finder"
+
+
+@pytest.mark.parametrize("rest", ['["training", "wine", "sgd", 2, 0.1, 1', '["te', "[1, 2]"])
+@pytest.mark.parametrize("lines", [0, 2])
+def test_a_line_that_was_cut_off_is_made_again(tmp_path: Path, lines: int, rest: str) -> None:
+    file = tmp_path / "results.jsonl"
+    whole = [
+        '["test", "ignite", "wine", "sgd", 0, 0.25]\n',
+        '["training", "wine", "sgd", 0, 0.1, 1.0, [97.5, false]]\n',
+    ]
+    file.write_text("".join(whole[:lines]) + rest)
+    kept = Results(file)
+    assert kept.get(("test", "ignite", "wine", "sgd", 0)) == (0.25 if lines else None)
+    assert kept.get(("training", "wine", "sgd", 0, 0.1, 1.0)) == ([97.5, False] if lines else None)
+    kept.add(("training", "wine", "sgd", 2, 0.1, 1.0), [90.0, True])
+    assert file.read_text().splitlines(keepends=True) == [
+        *whole[:lines],
+        '["training", "wine", "sgd", 2, 0.1, 1.0, [90.0, true]]\n',
+    ]
+    assert Results(file).get(("training", "wine", "sgd", 2, 0.1, 1.0)) == [90.0, True]
+
+
+@pytest.fixture
+def worked(monkeypatch: pytest.MonkeyPatch) -> list[Key]:
+    """What was worked on, of a study of one task, one rule and one ratio, in a thread of this process."""
+    done: list[Key] = []
+
+    def work(key: Key) -> Any:
+        done.append(key)
+        return 0.05 if key[0] == "test" else [90.0, False]
+
+    monkeypatch.setattr(study, "TASKS", {"wine": TASKS["wine"]})
+    monkeypatch.setattr(study, "TESTED", (RULE,))
+    monkeypatch.setattr(study, "RATIOS", (10,))
+    monkeypatch.setattr(study, "ProcessPoolExecutor", lambda *arguments: ThreadPoolExecutor(1))
+    monkeypatch.setattr(study, "work", work)
+    return done
+
+
+def lines(file: Path) -> list[Any]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_a_run_does_what_is_not_done_yet(tmp_path: Path, worked: list[Key], monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "results.jsonl"
+    run: Callable[[], None] = partial(study.run, file, 1)
+    add = Results.add
+
+    def seven(self: Results, key: Key, value: Any) -> None:
+        if len(self._lines) == 7:
+            raise KeyboardInterrupt
+        add(self, key, value)
+
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(Results, "add", seven)
+        run()
+    before = lines(file)
+    assert len(before) == 7
+    worked.clear()
+    run()
+    assert not {tuple(key) for *key, _ in before} & set(worked)
+    # A test with each optimizer, eight trainings of the grid, and one between what the test has found.
+    everything = lines(file)
+    assert len(everything) == len({tuple(key) for *key, _ in everything}) == 2 * (1 + 8 + 1)
+    assert everything[: len(before)] == before
+    for optimizer in ("sgd", "adamw"):
+        assert ["training", "wine", optimizer, 0, 0.005, 0.05, [90.0, False]] in everything
+    *_, last = text = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(text)[:-3])
+    worked.clear()
+    run()
+    assert worked == [tuple(json.loads(last)[:-1])]
+    study.pack(file)
+    file.unlink()
+    worked.clear()
+    run()
+    assert worked == []
+    assert file.read_text() == "".join(text)
+
+
+def test_what_a_peer_raises_is_its_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def suggestion(kind: str, task: str, optimizer: str, seed: int) -> float:
+        if seed:
+            raise ValueError(f"{kind} {task} {optimizer}")
+        return 0.5
+
+    monkeypatch.setattr(rules, "suggestion", suggestion)
+    kept = Results(tmp_path / "results.jsonl")
+    for seed in (0, 1):
+        kept.add(("test", RULE, "wine", "sgd", seed), study.work(("test", RULE, "wine", "sgd", seed)))
+    assert study.bounds(kept, RULE, "wine", "sgd", 0) == (0.05, 0.5)
+    assert study.bounds(kept, RULE, "wine", "sgd", 1) == "ValueError: torch-lr-finder wine sgd"
+
+
+def test_the_grid_has_half_decades() -> None:
+    for optimizer, first in (("sgd", 1e-3), ("adamw", 1e-4)):
+        pairs = list(study.grid(optimizer, 3))
+        assert [high for _, high in pairs] == pytest.approx([first * 10 ** (half / 2) for half in range(8)])
+        assert [high / low for low, high in pairs] == pytest.approx([3] * 8)
+
+
+def test_a_summary_has_the_best_that_was_never_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "TASKS", {"wine": TASKS["wine"]})
+    kept = Results(tmp_path / "results.jsonl")
+    outcomes = [([80.0, False], [90.0, False]), ([99.0, False], [99.0, True]), ([98.0, False], [None, True])]
+    pairs = list(study.grid("sgd", 10))
+    for pair, both in zip(pairs, [*outcomes, ([86.0, False], [82.0, False])], strict=False):
+        for seed, outcome in enumerate(both):
+            kept.add(("training", "wine", "sgd", seed, *pair), outcome)
+    for seed, found in enumerate((0.5, "nothing", 0.25)):
+        kept.add(("test", RULE, "wine", "sgd", seed), found)
+    kept.add(("training", "wine", "sgd", 0, 0.05, 0.5), [88.0, False])
+    kept.add(("training", "wine", "sgd", 2, 0.025, 0.25), [None, True])
+    sgd, adamw = study.summary(kept, 3, [RULE])
+    assert (sgd["best"], sgd["metric"]) == (pairs[0], 85.0)
+    assert sgd["rules"][RULE] == {
+        "metric": 44.0,  # what was lost counts as nothing
+        "failed": ["nothing"],
+        "diverged": 1,
+        "bounds": [(0.05, 0.5), (0.025, 0.25)],
+    }
+    assert study._said(sgd, RULE) == "-41.0 (2 lost)"
+    assert "best" not in adamw
+    assert adamw["rules"][RULE] == {"metric": None, "failed": [], "diverged": 0, "bounds": []}
+    assert study._said(adamw, RULE) == "-"
+
+
+def row(metric: float | None, failed: int = 0, diverged: int = 0, best: float | None = 90.0) -> dict[str, Any]:
+    outcome = {"metric": metric, "failed": ["no"] * failed, "diverged": diverged}
+    return {"task": "wine", "rules": {"rule": outcome}} | ({} if best is None else {"metric": best})
+
+
+@pytest.mark.parametrize(
+    ("rows", "close", "lost"),
+    [
+        ([row(89.0), row(88.9), row(95.0)], "2 of 3", "0"),
+        ([row(90.0, failed=1), row(90.0, diverged=1), row(90.0)], "1 of 3", "2"),
+        ([row(None, failed=3), row(None), row(80.0, failed=1, diverged=2)], "0 of 3", "6"),
+        ([row(90.0, best=None), row(90.0)], "1 of 2", "0"),
+    ],
+)
+def test_what_is_close_and_what_is_lost(rows: list[dict[str, Any]], close: str, lost: str) -> None:
+    assert study._close(rows, "rule") == close
+    assert study._lost(rows, "rule") == lost
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results behind the page, unpacked elsewhere."""
+    archive = study.RESULTS.with_name("results.jsonl.tar.xz")
+    file = tmp_path_factory.mktemp("bounds") / study.RESULTS.name
+    shutil.copy(archive, file.with_name(archive.name))
+    packed.unpack(file)
+    return file
+
+
+@pytest.mark.parametrize("table", [study.report, study.lengths, study.smoothers])
+def test_the_tables_of_the_page_are_those_of_the_kept_results(
+    table: Callable[..., None], kept: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table(kept, study.SEEDS, markdown=True)
+    printed = capsys.readouterr().out.strip().splitlines()
+    page = PAGE.read_text().splitlines()
+    start = page.index(printed[0])
+    assert page[start : start + len(printed) + 1] == [*printed, ""]
