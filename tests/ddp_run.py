@@ -58,6 +58,18 @@ def state(model: Any, optimizer: Any) -> str:
     return repr((rates, [part.numpy().tobytes() for part in tensors], torch.get_rng_state().numpy().tobytes()))
 
 
+def outcome(**arguments: Any) -> str:
+    """The error of a range test of the model of now."""
+    defaults = {"model": model, "optimizer": optimizer, "loader": batches, **RANGE}
+    if "compute_loss" not in arguments:
+        defaults["loss_fn"] = loss_fn
+    try:
+        clr.torch.range_test(**{**defaults, **arguments})
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return "none"
+
+
 found: dict[str, Any] = {"restored": {}, "failures": {}}
 loss_fn = nn.CrossEntropyLoss()
 
@@ -181,7 +193,9 @@ assert len(test.losses) == 3
 # One is out of time.
 limit = 0.05 if rank == size - 1 else 1000.0
 options = {**RANGE, "num_steps": 100_000, "max_lr": 1.1e-4}
-found["time"] = clr.torch.range_test(model, optimizer, loss_fn, batches, time_limit=limit, **options).stop
+test = clr.torch.range_test(model, optimizer, loss_fn, batches, time_limit=limit, **options)
+found["time"] = test.stop
+assert test.time_limit == limit
 
 # One is interrupted.
 if rank == size - 1:
@@ -198,6 +212,85 @@ found["unused"] = clr.torch.range_test(
     **RANGE,
 ).stop
 found["restored"]["unused"] = state(model, optimizer) == before
+
+# One has no memory for the gradients that the others have.
+zeros_like = torch.zeros_like
+if rank == size - 1:
+
+    def no_memory(tensor: torch.Tensor) -> torch.Tensor:
+        raise MemoryError("on purpose")
+
+    torch.zeros_like = no_memory  # type: ignore[assignment]
+found["failures"]["average"] = outcome(
+    compute_loss=lambda model, batch: loss_fn(model(batch[0], extra=rank == 0), batch[1])
+)
+torch.zeros_like = zeros_like
+found["restored"]["average"] = state(model, optimizer) == before
+
+
+# One calls an interrupt itself.
+def interrupting_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    if rank == size - 1 and optimizer.param_groups[0]["lr"] > 10**-3.5:
+        raise KeyboardInterrupt
+    result: torch.Tensor = loss_fn(output, target)
+    return result
+
+
+test = clr.torch.range_test(model, optimizer, interrupting_loss, batches, **RANGE)
+found["interrupting"] = [test.stop, len(test.losses)]
+
+# One is given what makes no sense, or what the others are not given.
+broken: dict[str, dict[str, Any]] = {
+    "loader": {"loader": None},
+    "optimizer": {"optimizer": None},
+    "group": {"group": 7},
+    "accumulate": {"accumulate": 0},
+    "range": {"max_lr": 1e-5},
+    "limit": {"time_limit": -1.0},
+    "metric": {"evaluate": 3},
+    "also": {"also": [3]},
+    "option": {"no_option": 1},
+    "own step": {"loss_fn": None, "train_step": print},
+}
+others: dict[str, dict[str, Any]] = {
+    "steps": {"num_steps": 13},
+    "repeats": {"repeats": 2},
+    "batches": {"accumulate": 2},
+    "evaluation": {"evaluate": lambda: 1.0},
+    "scaling": {"scaler": torch.amp.GradScaler("cpu", init_scale=8.0)},
+    "parameters": {"optimizer": torch.optim.SGD([next(model.parameters())], lr=0.1)},
+}
+for name, arguments in {**broken, **others}.items():
+    found["failures"][name] = outcome(**(arguments if rank == size - 1 else {}))
+    found["restored"][name] = state(model, optimizer) == before
+
+
+def trained(tested: bool, **options: Any) -> Any:
+    """What a training run of DistributedDataParallel leaves, bit for bit; before it a range test, or not."""
+    torch.manual_seed(0)
+    network = Network()
+    if not options:
+        del network.unused  # without which it needs no option
+    model = DistributedDataParallel(network, **options)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
+    losses = []
+    for at, (inputs, target) in enumerate(batches):
+        if tested and at in (0, 4):
+
+            def compute_loss(model: Any, batch: Any) -> Any:
+                return loss_fn(model(batch[0], extra=bool(options)), batch[1])  # with what training does not use
+
+            clr.torch.range_test(model, optimizer, compute_loss=compute_loss, loader=batches, **RANGE)
+        optimizer.zero_grad()
+        loss = loss_fn(model(inputs), target)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses, state(model, optimizer)
+
+
+for options in ({}, {"find_unused_parameters": True}, {"static_graph": True}):
+    found["restored"][f"training {options}"] = trained(True, **options) == trained(False, **options)
 
 (folder / f"{rank}.json").write_text(json.dumps(found))
 distributed.barrier()

@@ -34,11 +34,31 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 }
 
 
-class Network(nn.Module):
-    """Has all that a test may change: batch norm, dropout, a buffer that is replaced and one that is not saved."""
+class Counter(nn.Module):
+    """Counts its calls where its extra state alone tells of them."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.calls: list[int] = []
+        self.total = torch.zeros(1)
+
+    def forward(self) -> None:
+        self.calls.append(len(self.calls))
+        self.total += 1
+
+    def get_extra_state(self) -> Any:
+        return {"calls": self.calls, "total": self.total}
+
+    def set_extra_state(self, state: Any) -> None:
+        self.calls, self.total = state["calls"], state["total"]
+
+
+class Network(nn.Module):
+    """Has all that a test may change: batch norm, dropout, extra state, a buffer that is replaced, one not saved."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counter = Counter()
         self.body = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 3))
         self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
         self.register_buffer("last", torch.zeros(3), persistent=False)
@@ -47,6 +67,7 @@ class Network(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self.calls = self.calls + 1
+        self.counter()
         result: torch.Tensor = self.body(x)
         self.last.copy_(result.detach().mean(dim=0))
         return result
@@ -107,12 +128,14 @@ def trace(model: nn.Module, optimizer: torch.optim.Optimizer, *others: Any) -> d
     return {
         "parameters": content(list(model.parameters())),
         "buffers": content(dict(model.named_buffers())),
+        "extra": [content(part.get_extra_state()) for part in model.modules() if isinstance(part, Counter)],
         "identities": [*map(id, model.parameters()), *map(id, model.buffers())],
         "gradients": content([part.grad for part in model.parameters()]),
         "modes": [part.training for part in model.modules()],
         "requires_grad": [part.requires_grad for part in model.parameters()],
         "state": content([optimizer.state.get(part) for part in model.parameters()]),
         "states": len(optimizer.state),
+        "notes": {k: content(v) for k, v in vars(optimizer).items() if isinstance(v, int | float | torch.Tensor)},
         "groups": content([{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]),
         "others": [content(other.state_dict()) for other in others],
         "random": (random.getstate(), repr(np.random.get_state()), content(torch.get_rng_state())),  # noqa: NPY002
@@ -259,6 +282,110 @@ def test_a_ctrl_c_waits_until_all_is_as_before() -> None:
         signal.signal(signal.SIGINT, handler)
     assert len(pressed) == 1
     assert trace(model, optimizer) == before
+
+
+@pytest.mark.parametrize("place", ["also", "extra", "parameter"])
+def test_what_can_not_be_put_back_keeps_nothing_else_from_it(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing:
+        def state_dict(self) -> dict[str, Any]:
+            return {}
+
+        def load_state_dict(self, state: dict[str, Any]) -> None:
+            fail()
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("on purpose")
+
+    model, optimizer = start()
+    nn.functional.cross_entropy(model(data().tensors[0]), data().tensors[1]).backward()  # type: ignore[no-untyped-call]
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 2)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
+    weight = model.body[4].weight
+    before = trace(model, optimizer, scaler, scheduler)
+    gradients = [part.grad for part in model.parameters()]
+
+    def loss_fn(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        scheduler.last_epoch += 1
+        return 100 * nn.functional.cross_entropy(output, target)
+
+    def evaluate() -> float:
+        if place == "extra":
+            monkeypatch.setattr(Counter, "set_extra_state", fail)
+        if place == "parameter":
+            weight.grad, weight.data = None, torch.zeros(2)  # so that neither of them can be put back
+        raise ValueError("the first error")
+
+    also = [Failing(), scheduler] if place == "also" else [scheduler]
+    options = {**RANGE, "also": also, "scaler": scaler, "evaluate": evaluate, "evaluate_every": STEPS}
+    with pytest.raises(RuntimeError, match="gradient of size" if place == "parameter" else "on purpose") as caught:
+        clr.torch.range_test(model, optimizer, loss_fn, loader(), **options)
+    errors: list[BaseException] = [caught.value]
+    while errors[-1].__context__ is not None:
+        errors.append(errors[-1].__context__)
+    assert str(errors[-1]) == "the first error"
+    after = trace(model, optimizer, scaler, scheduler)
+    lost = {"also": [], "extra": ["extra"], "parameter": ["parameters", "gradients"]}[place]
+    assert [key for key in before if after[key] != before[key]] == lost
+    for number, (part, gradient) in enumerate(zip(model.parameters(), gradients, strict=True)):
+        if part is not weight:
+            assert part.grad is gradient
+            assert content(part) == before["parameters"][number]
+
+
+@pytest.mark.parametrize("snapshot_device", [None, "cpu"])
+def test_a_buffer_whose_memory_repeats_is_as_before(snapshot_device: str | None) -> None:
+    class Repeating(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(6, 3)
+            self.count = torch.tensor([[1.0], [2.0]])
+            self.register_buffer("all", torch.ones(1).expand(3))
+            self.register_buffer("counts", self.count.expand(4, 2, 3))
+            self.register_buffer("last", torch.zeros(()))
+            self.last: torch.Tensor
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.count += 1  # and so all of its repeats
+            self.last = self.last + 1
+            result: torch.Tensor = self.linear(x)
+            return result
+
+    model = Repeating()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    before = trace(model, optimizer)
+    test = clr.torch.range_test(
+        model, optimizer, nn.CrossEntropyLoss(), loader(), snapshot_device=snapshot_device, **RANGE
+    )
+    assert len(test.losses) == STEPS
+    assert trace(model, optimizer) == before
+    assert model.count.tolist() == [[1.0], [2.0]]
+
+
+def test_a_scheduler_that_is_stepped_too_early_is_still_told_so() -> None:
+    model, optimizer = start(trained=False)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 2)
+    clr.torch.range_test(model, optimizer, nn.CrossEntropyLoss(), loader(), **RANGE)
+    with pytest.warns(UserWarning, match=r"`lr_scheduler.step\(\)` before `optimizer.step\(\)`"):
+        scheduler.step()
+
+
+def test_what_a_scaler_lends_an_optimizer_is_taken_back_after_an_error() -> None:
+    model, _ = start()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, fused=True)
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    lent: list[bool] = []
+
+    def fail(*_: Any) -> None:
+        lent.append(hasattr(optimizer, "found_inf"))
+        raise RuntimeError("on purpose")
+
+    before = trace(model, optimizer, scaler)
+    handle = optimizer.register_step_post_hook(fail)
+    with pytest.raises(RuntimeError, match="on purpose"):
+        clr.torch.range_test(model, optimizer, nn.CrossEntropyLoss(), loader(), scaler=scaler, **RANGE)
+    handle.remove()
+    assert lent == [True]
+    assert trace(model, optimizer, scaler) == before
 
 
 def test_the_random_state_of_cuda_is_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -518,7 +645,8 @@ def test_a_step_of_ones_own() -> None:
     model, optimizer = start()
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 2)
     before = trace(model, optimizer, scheduler)
-    batches = []
+    batches, applied = [], []
+    optimizer.register_step_pre_hook(lambda *_: applied.append(optimizer.param_groups[0]["lr"]))
 
     def train_step(batch: Any) -> torch.Tensor:
         batches.append(batch)
@@ -532,7 +660,38 @@ def test_a_step_of_ones_own() -> None:
     test = clr.torch.range_test(model, optimizer, train_step=train_step, also=[scheduler], **RANGE)
     assert len(test.losses) == STEPS
     assert batches == [None] * STEPS
+    assert applied == list(test.rates) == pytest.approx(np.geomspace(1e-4, 1e-2, STEPS))
     assert trace(model, optimizer, scheduler) == before
+
+
+def test_a_step_of_ones_own_with_a_scaler() -> None:
+    model, optimizer = start()
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
+    before = trace(model, optimizer, scaler)
+    losses: list[float] = []
+    updates: list[tuple[int, float]] = []  # the step and the rate of each
+    handle = optimizer.register_step_pre_hook(lambda *_: updates.append((len(losses), optimizer.param_groups[0]["lr"])))
+
+    def train_step(batch: Any) -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = 100 * nn.functional.cross_entropy(model(batch[0]), batch[1])  # scaled, an infinity in float32
+        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        scaler.step(optimizer)
+        scaler.update()
+        losses.append(loss.item())
+        return loss
+
+    test = clr.torch.range_test(
+        model, optimizer, train_step=train_step, loader=loader(), scaler=scaler, diverge_at=1e9, **RANGE
+    )
+    handle.remove()
+    made = [at for at, _ in updates]
+    assert len(losses) == STEPS
+    assert 0 < len(made) < STEPS - 2
+    assert test.sweeps[0].losses == tuple(loss if at in made else None for at, loss in enumerate(losses))
+    assert test.rates == tuple(rate for _, rate in updates)
+    assert test.rates == pytest.approx(np.geomspace(1e-4, 1e-2, STEPS)[made])
+    assert trace(model, optimizer, scaler) == before
 
 
 def test_a_follower_goes_on_where_it_was() -> None:
@@ -589,6 +748,12 @@ def storage(seen: set[int]) -> int:
     return total
 
 
+def written() -> int:
+    """The bytes that this process has written, to files of no name too; 0 where the system does not tell."""
+    counts = Path("/proc/self/io")
+    return int(counts.read_text().split("wchar: ")[1].split()[0]) if counts.exists() else 0
+
+
 @pytest.mark.parametrize("name", ["momentum", "adamw"])
 def test_the_copy_is_hardly_larger_than_model_and_state(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -605,13 +770,19 @@ def test_the_copy_is_hardly_larger_than_model_and_state(
     storage(seen)
     extra: list[int] = []
 
+    files: list[Path] = []
+
     def train_step(batch: None) -> float:
         extra.append(storage(seen))
+        files.extend(tmp_path.iterdir())
         return 1.0
 
+    on_disk = written()
     clr.torch.range_test(model, optimizer, train_step=train_step, repeats=2, **RANGE)
+    assert written() - on_disk < needed / 10  # though whoever runs this may write a line
     assert needed <= sum(extra) <= 1.1 * needed
-    assert not list(tmp_path.iterdir())
+    assert len(extra) == 2 * STEPS
+    assert not [*files, *tmp_path.iterdir()]
 
 
 def test_a_copy_can_be_kept_elsewhere() -> None:
@@ -742,7 +913,31 @@ def test_several_processes(size: int, tmp_path: Path) -> None:
             "interrupted": "interrupted",
         }
         assert rank["unused"] == "completed"
+        assert rank["interrupting"] == ["interrupted", 3]
     for number, rank in enumerate(ranks):
-        own = "on purpose" if number == size - 1 else "the range test has failed in another process"
-        assert rank.pop("failures") == dict.fromkeys(["batch", "forward", "backward", "update", "evaluate"], own)
+        failures = rank.pop("failures")
+        another = "the range test has failed in another process"
+        own = "on purpose" if number == size - 1 else another
+        for place in ("batch", "forward", "backward", "update", "evaluate"):
+            assert failures.pop(place) == own
+        for place in ("steps", "repeats", "batches", "evaluation", "scaling", "parameters"):
+            assert failures.pop(place).startswith("ValueError: all processes must be given the same options. Received")
+        if number < size - 1:
+            assert set(failures.values()) == {f"RuntimeError: {another}"}
+            continue
+        for place, message in {
+            "average": "MemoryError: on purpose",
+            "loader": "TypeError: `loader` must be given",
+            "optimizer": "TypeError: `optimizer` must be a torch.optim.Optimizer",
+            "group": "ValueError: `group` must be the number or the name of a group",
+            "accumulate": "ValueError: `accumulate` must be",
+            "range": "ValueError: `max_lr` must be",
+            "limit": "ValueError: `time_limit` must be",
+            "metric": "TypeError: `evaluate` must be a function",
+            "also": "AttributeError: ",
+            "option": "TypeError: ",
+            "own step": "ValueError: under DistributedDataParallel",
+        }.items():
+            assert failures.pop(place).startswith(message)
+        assert not failures
     assert all(rank == ranks[0] for rank in ranks)

@@ -41,6 +41,18 @@ def uninterrupted() -> Interrupts:
     return Interrupts()
 
 
+def put_back(*parts: Callable[[], object]) -> None:
+    """Calls all of them in order, even if some raise; then the last error is raised, with the others as its context."""
+    if len(parts) == 1:
+        parts[0]()
+    elif parts:
+        half = len(parts) // 2  # so that thousands are not nested deeply
+        try:
+            put_back(*parts[:half])
+        finally:
+            put_back(*parts[half:])
+
+
 class Batches:
     """The batches of a loader, one after the other, as often as it takes.
 

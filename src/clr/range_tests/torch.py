@@ -3,8 +3,10 @@
 import copy
 import math
 import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from typing import Any, Unpack
@@ -13,7 +15,7 @@ import torch
 from torch import distributed, nn
 
 from clr import checks, sweep
-from clr.range_tests import Batches, Interrupts, random_state, seed_random, uninterrupted
+from clr.range_tests import Batches, Interrupts, put_back, random_state, seed_random, uninterrupted
 from clr.sweep import EndOfSweep, Options, RangeTest
 
 
@@ -37,10 +39,12 @@ def range_test(
     """An LR range test of a model (Smith 2017, section 3.3) that leaves no trace in it.
 
     However the test ends, by itself, by Ctrl-C or by an error, all is bit for bit as before: parameters, buffers,
-    gradients and training mode of the model, state and hyperparameters of the optimizer, the scaler, and the random
-    state of Python, NumPy, PyTorch and the loader. The copy that this takes is as large as the model and the
+    extra state, gradients and training mode of the model, state and hyperparameters of the optimizer, the scaler, and
+    the random state of Python, NumPy, PyTorch and the loader. The copy that this takes is as large as the model and the
     optimizer's state, in memory. What is not put back is what PyTorch does not know of: how far a one-way iterator has
-    come, and what a data set remembers. Workers that persist in a loader stay as they are, for the test has its own.
+    come, what a data set remembers, and what a module counts outside of its ``get_extra_state``. Workers that persist
+    in a loader stay as they are, for the test has its own. If something can not be put back, everything else is, and
+    then its error is raised.
 
     Args:
         model: What to train, as it is trained: in `DistributedDataParallel` too. If it is in evaluation mode, it is
@@ -68,11 +72,13 @@ def range_test(
         **options: The range, its limits and more, as in `clr.range_test`. ``evaluate`` is called in evaluation mode
             and without gradients.
 
-    In `DistributedDataParallel` every process calls this. Losses are averaged over the processes, so all record the
-    same, stop at the same step and find the same bounds. If one of them raises, all do.
+    In `DistributedDataParallel` every process calls this, with the same options. Losses are averaged over the
+    processes, so all record the same, stop at the same step and find the same bounds. If one of them raises, all do.
 
     Raises:
-        TypeError, ValueError: An argument makes no sense, such as ``train_step`` in `DistributedDataParallel`.
+        TypeError, ValueError: An argument makes no sense, such as ``train_step`` in `DistributedDataParallel`, or is
+            not the same in all processes.
+        RuntimeError: Another process has raised.
 
     >>> import clr, torch
     >>> _ = torch.manual_seed(0)
@@ -86,116 +92,123 @@ def range_test(
     >>> 1e-5 < base_lr < max_lr < 0.1
     True
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"`model` must be a torch.nn.Module. Received: {model!r}.")
-    if not isinstance(optimizer, torch.optim.Optimizer):
-        raise TypeError(f"`optimizer` must be a torch.optim.Optimizer. Received: {optimizer!r}.")
-    ways = {"loss_fn": loss_fn, "compute_loss": compute_loss, "train_step": train_step}
-    given = [name for name, way in ways.items() if way is not None]
-    if len(given) != 1:
-        raise TypeError(f"one of `loss_fn`, `compute_loss` and `train_step` must be given. Received: {given!r}.")
-    checks.function(given[0], ways[given[0]])
-    if loader is None and train_step is None:
-        raise TypeError("`loader` must be given with `loss_fn` and `compute_loss`. Received: None.")
-    if loader is not None and not isinstance(loader, Iterable):
-        raise TypeError(f"`loader` must be a DataLoader, or something else to iterate over. Received: {loader!r}.")
-    checks.count("accumulate", accumulate)
-    if any(nn.parameter.is_lazy(part) for part in chain(*_parts([model]))):
-        raise ValueError("`model` must know the shapes of its parameters: give it a batch before the test.")
-    rates = _Rates(optimizer, group)
-
-    modules = [model, *(way for way in ways.values() if isinstance(way, nn.Module))]
     processes = _Processes(model)
-    if processes.many and train_step is not None:
-        raise ValueError(
-            "under DistributedDataParallel `loss_fn` or `compute_loss` is needed, not `train_step`, "
-            "so that all processes can agree when one fails."
-        )
-    bare: Any = model.module if processes.many else model
-    batches = None if loader is None else Batches(loader)
-    if device is None:
-        device = next((part.device for part in chain(*_parts([model]))), torch.device("cpu"))
-    context = nullcontext() if autocast is None else torch.autocast(torch.device(device).type, autocast)
+    with torch.enable_grad(), processes:  # so that all hear of a bad argument in one, too
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"`model` must be a torch.nn.Module. Received: {model!r}.")
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise TypeError(f"`optimizer` must be a torch.optim.Optimizer. Received: {optimizer!r}.")
+        ways = {"loss_fn": loss_fn, "compute_loss": compute_loss, "train_step": train_step}
+        given = [name for name, way in ways.items() if way is not None]
+        if len(given) != 1:
+            raise TypeError(f"one of `loss_fn`, `compute_loss` and `train_step` must be given. Received: {given!r}.")
+        checks.function(given[0], ways[given[0]])
+        if loader is None and train_step is None:
+            raise TypeError("`loader` must be given with `loss_fn` and `compute_loss`. Received: None.")
+        if loader is not None and not isinstance(loader, Iterable):
+            raise TypeError(f"`loader` must be a DataLoader, or something else to iterate over. Received: {loader!r}.")
+        checks.count("accumulate", accumulate)
+        if any(nn.parameter.is_lazy(part) for part in chain(*_parts([model]))):
+            raise ValueError("`model` must know the shapes of its parameters: give it a batch before the test.")
+        rates = _Rates(optimizer, group)
 
-    def loss_of(batch: Any) -> torch.Tensor:
-        batch = _moved(batch, device)
-        with context:
-            loss = compute_loss(bare, batch) if compute_loss is not None else _standard_loss(bare, loss_fn, batch)
-        if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
-            raise TypeError(f"`{given[0]}` must return a tensor with one element, the mean loss. Received: {loss!r}.")
-        return loss
+        modules = [model, *(way for way in ways.values() if isinstance(way, nn.Module))]
+        if processes.many and train_step is not None:
+            raise ValueError(
+                "under DistributedDataParallel `loss_fn` or `compute_loss` is needed, not `train_step`, "
+                "so that all processes can agree when one fails."
+            )
+        bare: Any = model.module if processes.many else model
+        batches = None if loader is None else Batches(loader)
+        if device is None:
+            device = next((part.device for part in chain(*_parts([model]))), torch.device("cpu"))
+        context = nullcontext() if autocast is None else torch.autocast(torch.device(device).type, autocast)
 
-    def gradients() -> float:
-        """The mean loss of the batches of an update, whose gradients are left in the parameters."""
-        optimizer.zero_grad()
-        losses = []
-        for batch in taken:
-            loss = loss_of(batch)
-            if accumulate > 1:
-                loss = loss / accumulate
-            (loss if scaler is None else scaler.scale(loss)).backward()
-            losses.append(loss.detach())
-        taken.clear()
-        return float(losses[0] if accumulate == 1 else sum(losses))
+        def loss_of(batch: Any) -> torch.Tensor:
+            batch = _moved(batch, device)
+            with context:
+                loss = compute_loss(bare, batch) if compute_loss is not None else _standard_loss(bare, loss_fn, batch)
+            if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
+                raise TypeError(
+                    f"`{given[0]}` must return a tensor with one element, the mean loss. Received: {loss!r}."
+                )
+            return loss
 
-    def update() -> None:
-        if scaler is None:
-            optimizer.step()
-        else:
-            scaler.step(optimizer)
-            scaler.update()
+        def gradients() -> float:
+            """The mean loss of the batches of an update, whose gradients are left in the parameters."""
+            optimizer.zero_grad()
+            losses = []
+            for batch in taken:
+                loss = loss_of(batch)
+                if accumulate > 1:
+                    loss = loss / accumulate
+                processes.backward(loss if scaler is None else scaler.scale(loss), optimizer)
+                losses.append(loss.detach())
+            taken.clear()
+            return float(losses[0] if accumulate == 1 else sum(losses))
 
-    taken: list[Any] = []
+        def update() -> None:
+            if scaler is None:
+                optimizer.step()
+            else:
+                scaler.step(optimizer)
+                scaler.update()
 
-    def take() -> None:
-        count = accumulate if train_step is None else 1
-        taken[:] = [None if batches is None else batches.next() for _ in range(count)]
+        taken: list[Any] = []
 
-    def step(rate: float) -> float | None:
-        processes.together(take)
-        rates.write(rate)
-        scale = None if scaler is None else scaler.get_scale()
-        if train_step is not None:
-            loss = _own_step(train_step, taken)
-        else:
-            loss = processes.together(gradients)
-            processes.average_gradients(optimizer)
-            update()
-        skipped = scale is not None and scaler.get_scale() < scale
-        # Only what was scaled can overflow by its scale.
-        return None if skipped and loss is not None and math.isfinite(loss) else loss
+        def take() -> None:
+            count = accumulate if train_step is None else 1
+            taken[:] = [None if batches is None else batches.next() for _ in range(count)]
 
-    def reset(repeat: int) -> None:
-        if repeat:
-            snapshot.restore()
-            seed(repeat, loader)
-            if not model.training:
-                model.train()
-        if batches is not None:
-            batches.restart()
+        def step(rate: float) -> float | None:
+            processes.together(take)
+            rates.write(rate)
+            scale = None if scaler is None else scaler.get_scale()
+            if train_step is not None:
+                loss = _own_step(train_step, taken)
+            else:
+                loss = processes.together(gradients)
+                processes.average_gradients(optimizer)
+                update()
+            skipped = scale is not None and scaler.get_scale() < scale
+            # Only what was scaled can overflow by its scale.
+            return None if skipped and loss is not None and math.isfinite(loss) else loss
 
-    if (evaluate := options.get("evaluate")) is not None:
-        checks.function("evaluate", evaluate)
-        options["evaluate"] = lambda: processes.together(lambda: _evaluated(model, evaluate))
-    if processes.many:
-        processes.deadline(options.pop("time_limit", None))
-        if processes.rank:
-            options["progress"] = False
+        def reset(repeat: int) -> None:
+            if repeat:
+                snapshot.restore()
+                seed(repeat, loader)
+                if not model.training:
+                    model.train()
+            else:
+                processes.agree(settings, optimizer)
+            if batches is not None:
+                batches.restart()
 
-    with torch.enable_grad(), processes:
+        settings = {name: value for name, value in options.items() if name not in ("time_limit", "progress")}
+        settings |= {"group": group, "accumulate": accumulate}
+        settings |= {"scaler": scaler is not None, "evaluate": options.get("evaluate") is not None}
+        if (evaluate := options.get("evaluate")) is not None:
+            checks.function("evaluate", evaluate)
+            options["evaluate"] = lambda: processes.together(lambda: _evaluated(model, evaluate))
+        limit = options.get("time_limit")
+        if processes.many:
+            processes.deadline(options.pop("time_limit", None))
+            if processes.rank:
+                options["progress"] = False
+
         snapshot = _Snapshot(modules, optimizer, scaler, loader, also, snapshot_device)
         try:
             for parameter in snapshot.parameters:
                 parameter.grad = None
             if not model.training:
                 model.train()
-            return sweep.range_test(step, reset, **options)
+            test = sweep.range_test(step, reset, **options)
+            return replace(test, time_limit=None if limit is None else float(limit))
         finally:
             with uninterrupted():
-                snapshot.restore()
-                snapshot.restore_gradients()
-                if batches is not None:
-                    batches.leave()
+                leave = [] if batches is None else [batches.leave]
+                put_back(snapshot.restore, snapshot.restore_gradients, *leave)
 
 
 class _Rates:
@@ -243,6 +256,8 @@ class _Snapshot:
         self._modules = Modules(modules, self.parameters, device)
         self._weights = Copy(self.parameters, device)
         self._optimizer = optimizer
+        # Such as PyTorch's note of whether a scheduler was stepped too early, and what a scaler lends it for an update.
+        self._attributes = dict(vars(optimizer))
         self._state = Copy(dict(optimizer.state), device)
         self._groups = [
             (group, group["params"], Copy({key: group[key] for key in group if key != "params"}, device))
@@ -255,32 +270,43 @@ class _Snapshot:
 
     @torch.no_grad()
     def restore(self) -> None:
-        self._modules.restore()
-        self._weights.restored()
-        self._optimizer.state.clear()
-        self._optimizer.state.update(self._state.restored())
-        for group, parameters, rest in self._groups:
-            group.clear()
-            group.update({"params": parameters, **rest.restored()})
+        put_back(
+            # First, for they may write into weights and rates.
+            *(partial(self._restore_other, *pair) for pair in self._also),
+            self._modules.restore,
+            self._weights.restored,
+            self._restore_optimizer,
+            *(partial(self._restore_group, *group) for group in self._groups),
+            self._restore_scaler,
+            *self._random,
+        )
+
+    def _restore_other(self, thing: Any, state: Any) -> None:
+        thing.load_state_dict(copy.deepcopy(state))
+
+    def _restore_optimizer(self) -> None:
+        _refill(vars(self._optimizer), self._attributes)
+        _refill(self._optimizer.state, self._state.restored())
+
+    def _restore_group(self, group: dict[str, Any], parameters: Any, rest: "Copy") -> None:
+        _refill(group, {"params": parameters, **rest.restored()})
+
+    def _restore_scaler(self) -> None:
         if self._scaling is not None:
-            vars(self._scaler).clear()
-            vars(self._scaler).update(self._scaling.restored())
-        for thing, state in self._also:
-            thing.load_state_dict(copy.deepcopy(state))
-        for restore in self._random:
-            restore()
+            _refill(vars(self._scaler), self._scaling.restored())
 
     def restore_gradients(self) -> None:
         self._modules.restore_gradients()
 
 
 class Modules:
-    """What modules have beside their parameters, as it was: modes, buffers and gradients."""
+    """What modules have beside their parameters, as it was: extra state, modes, buffers and gradients."""
 
     def __init__(
         self, modules: list[nn.Module], parameters: list[torch.Tensor], device: torch.device | str | None = None
     ) -> None:
         parts = [part for module in modules for part in module.modules()]
+        self._extra = [(part, Copy(part.get_extra_state(), device)) for part in parts if _has_extra_state(part)]
         self._modes = [(part, part.training) for part in parts]
         # By name, for a module may put another tensor in the place of its buffer.
         self._buffers = [(part, dict(part._buffers)) for part in parts]
@@ -291,50 +317,60 @@ class Modules:
         self._gradients = [(part, part.grad) for part in parameters]
 
     def restore(self) -> None:
-        """Puts back modes and buffers."""
-        for part, training in self._modes:
-            part.training = training
-        for part, buffers in self._buffers:
-            part._buffers.clear()
-            part._buffers.update(buffers)
-        self._contents.restored()
+        """Puts back extra state, modes and buffers."""
+        extra = (partial(self._restore_extra, *pair) for pair in self._extra)
+        put_back(*extra, self._restore_modes, self._contents.restored)
 
     def restore_gradients(self) -> None:
         """Puts back the gradients, which are not to be there while it trains."""
-        for parameter, gradient in self._gradients:
-            parameter.grad = gradient
+        put_back(*(partial(setattr, part, "grad", gradient) for part, gradient in self._gradients))
+
+    def _restore_extra(self, part: nn.Module, state: "Copy") -> None:
+        part.set_extra_state(state.restored())
+
+    def _restore_modes(self) -> None:
+        for part, training in self._modes:
+            part.training = training
+        for part, buffers in self._buffers:
+            _refill(part._buffers, buffers)
 
 
 class Copy:
     """Copies of the tensors in a value, next to the tensors, which keep their identity when they are restored."""
 
     def __init__(self, value: Any, device: torch.device | str | None) -> None:
+        self._tensors: list[_Kept] = []
         self._kept = self._keep(value, device)
 
     def restored(self) -> Any:
         """The value with its tensors as they were, in containers of its own."""
-        return self._put_back(self._kept)
+        put_back(*(kept.restore for kept in self._tensors))
+        return self._rebuilt(self._kept)
 
     def _keep(self, value: Any, device: torch.device | str | None) -> Any:
         if isinstance(value, torch.Tensor):
-            data = value.detach()
-            return _Kept(value, data.clone() if device is None else data.to(device, copy=True))
+            self._tensors.append(_Kept(value, device))
+            return self._tensors[-1]
         if type(value) in (dict, list, tuple):
             return _mapped(value, lambda item: self._keep(item, device))
         return copy.deepcopy(value)
 
-    def _put_back(self, kept: Any) -> Any:
+    def _rebuilt(self, kept: Any) -> Any:
         if isinstance(kept, _Kept):
-            kept.tensor.detach().copy_(kept.data)
             return kept.tensor
-        return _mapped(kept, self._put_back) if type(kept) in (dict, list, tuple) else copy.deepcopy(kept)
+        return _mapped(kept, self._rebuilt) if type(kept) in (dict, list, tuple) else copy.deepcopy(kept)
 
 
 class _Kept:
     """A tensor and a copy of its values."""
 
-    def __init__(self, tensor: torch.Tensor, data: torch.Tensor) -> None:
-        self.tensor, self.data = tensor, data
+    def __init__(self, tensor: torch.Tensor, device: torch.device | str | None) -> None:
+        self.tensor = tensor
+        data = _unrepeated(tensor.detach())
+        self._data = data.clone() if device is None else data.to(device, copy=True)
+
+    def restore(self) -> None:
+        _unrepeated(self.tensor.detach()).copy_(self._data)
 
 
 class _Processes:
@@ -345,16 +381,17 @@ class _Processes:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.many, self.rank = False, 0
+        self.many, self.rank, self._watched = False, 0, False
         if not isinstance(model, nn.parallel.DistributedDataParallel):
             return
         self.many = True
         self._group: Any = model.process_group
         self.rank = distributed.get_rank(self._group)
         self._size = distributed.get_world_size(self._group)
+        # It then notes the gradients of steps that are not its own, too, and takes them for those of its next.
+        self._watched = model.find_unused_parameters or model.static_graph
         self._device = next(model.parameters()).device
         self._failed = False
-        self._ended = False
         self._deadline = float("inf")
         self._interrupts = Interrupts()
 
@@ -385,34 +422,69 @@ class _Processes:
         value, problem = None, None
         try:
             value = action()
-        except Exception as error:
+        except (Exception, KeyboardInterrupt) as error:
             problem = error
-        out_of_data = isinstance(problem, StopIteration)
+        out_of_data, pressed = isinstance(problem, StopIteration), isinstance(problem, KeyboardInterrupt)
+        failed = problem is not None and not out_of_data and not pressed
         mean = self._meet(
-            failed=problem is not None and not out_of_data,
+            failed=failed,
             out_of_data=out_of_data,
             late=time.monotonic() >= self._deadline,
-            interrupted=self._interrupts.take(),
+            interrupted=self._interrupts.take() or pressed,
             value=value if isinstance(value, float) else 0.0,
         )
-        if problem is not None and not out_of_data:
+        if failed and problem is not None:
             raise problem
         self._check()
         return mean if isinstance(value, float) else value
+
+    def agree(self, settings: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> None:
+        """Fails in all where one does more steps than the others, or other ones: they would wait for each other."""
+        if not self.many:
+            return
+        self._meet(failed=False)  # where one may have failed already
+        self._check()
+        own = {**settings, "trained parameters": len(_trained(optimizer))}
+        digest = float(zlib.crc32(repr(sorted(own.items())).encode()))
+        extremes = torch.tensor([digest, -digest], dtype=torch.float64, device=self._device)
+        distributed.all_reduce(extremes, distributed.ReduceOp.MAX, group=self._group)
+        if extremes.sum().item():
+            raise ValueError(f"all processes must be given the same options. Received in process {self.rank}: {own!r}.")
+
+    def backward(self, loss: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
+        """Adds the gradients of a loss to those of the parameters, unseen by `DistributedDataParallel`."""
+        if not self._watched:
+            loss.backward()  # type: ignore[no-untyped-call]
+            return
+        parameters = _trained(optimizer)
+        gradients: Sequence[torch.Tensor | None] = torch.autograd.grad(loss, parameters, allow_unused=True)
+        for part, gradient in zip(parameters, gradients, strict=True):
+            if gradient is not None and part.grad is not None:
+                part.grad += gradient
+            elif gradient is not None:  # a tensor of its own, in the layout of the parameter, as `backward` makes it
+                part.grad = gradient.clone() if gradient.is_sparse else torch.empty_like(part).copy_(gradient)
 
     def average_gradients(self, optimizer: torch.optim.Optimizer) -> None:
         """Gives every process the mean of the gradients of all."""
         if not self.many:
             return
-        parameters = [part for group in optimizer.param_groups for part in group["params"] if part.requires_grad]
+        parameters = _trained(optimizer)
         used = torch.tensor([part.grad is not None for part in parameters], dtype=torch.int32, device=self._device)
         distributed.all_reduce(used, group=self._group)
+        counts = used.tolist()
+        parameters = [part for part, count in zip(parameters, counts, strict=True) if count]
+
+        def complete() -> None:
+            for part in parameters:
+                if part.grad is None:
+                    part.grad = torch.zeros_like(part)
+
+        if any(0 < count < self._size for count in counts):
+            self.together(complete)  # for memory may be short
         works = []
-        for part in (part for part, count in zip(parameters, used.tolist(), strict=True) if count):
-            if part.grad is None:
-                part.grad = torch.zeros_like(part)
-            part.grad /= self._size
-            works.append(distributed.all_reduce(part.grad, group=self._group, async_op=True))
+        for gradient in [part.grad for part in parameters if part.grad is not None]:
+            gradient /= self._size
+            works.append(distributed.all_reduce(gradient, group=self._group, async_op=True))
         for work in works:
             work.wait()
 
@@ -473,10 +545,36 @@ def _evaluated(model: nn.Module, evaluate: Callable[[], Any]) -> float:
             part.training = training
 
 
+def _trained(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    """The parameters that an optimizer trains."""
+    return [part for group in optimizer.param_groups for part in group["params"] if part.requires_grad]
+
+
 def _parts(modules: list[nn.Module]) -> Iterator[Iterable[torch.Tensor]]:
     for module in modules:
         yield module.parameters()
         yield module.buffers()
+
+
+def _has_extra_state(part: nn.Module) -> bool:
+    """Whether a module has a state beside its tensors, by the signs that PyTorch goes by."""
+    own = type(part)
+    return nn.Module.get_extra_state is not own.get_extra_state and nn.Module.set_extra_state is not own.set_extra_state
+
+
+def _unrepeated(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor with all of its memory but none of it twice: into what ``expand`` repeats nothing can be written."""
+    if tensor.layout is torch.strided and not tensor.is_nested:
+        for dimension, stride in enumerate(tensor.stride()):
+            if stride == 0:
+                tensor = tensor[(slice(None),) * dimension + (slice(1),)]
+    return tensor
+
+
+def _refill(old: Any, new: Mapping[Any, Any]) -> None:
+    """Gives a dict other contents."""
+    old.clear()
+    old.update(new)
 
 
 def _moved(batch: Any, device: Any) -> Any:
