@@ -5,7 +5,7 @@ import platform
 import sys
 from collections.abc import Iterator
 from functools import partial
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -32,6 +32,7 @@ PACKAGES = [
     "transformers",
     "lrsched",
     "pytorch-scheduler",
+    "catalyst",
 ]
 EXACT = "Relative error of the rate (0.01 to 0.1, step_size 2000; restarts from 0.1 to 0, first_cycle 10)"
 TIMED = {
@@ -44,7 +45,7 @@ HEADINGS = ("clr", "against", "clr's", "the other's", "clr : other")
 
 def sections(only: str, rounds: int | None) -> Iterator[tuple[str, Iterator[Line]]]:
     """The parts of the table, each with its heading; what they compare is taken line by line."""
-    yield EXACT, (line for line in accuracy.lines() if only in f"{line.name}, {line.other_name}")
+    yield EXACT, (accuracy.line(case) for case in accuracy.cases() if only in f"{case.name}, {case.other_name}")
     for title, (pairs, own) in TIMED.items():
         count = rounds or own
         named = (pair for pair in pairs() if only in f"{pair.name}, {pair.other_name}")
@@ -57,7 +58,7 @@ def main(
     rounds: Annotated[int | None, typer.Option(min=6, help="In place of the number of each part.")] = None,
 ) -> None:
     """Print the table."""
-    packages = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
+    packages = ", ".join(map(_with_version, PACKAGES))
     print(f"{packages}; Python {platform.python_version()}, {os.cpu_count()} cores\n", flush=True)
     if markdown:
         print(f"{markdown_row(HEADINGS)}\n| --- | --- | ---: | ---: | ---: |")
@@ -77,4 +78,12 @@ def main(
         Console(width=None if sys.stdout.isatty() else 170).print(table)
 
 
-typer.run(main)
+def _with_version(package: str) -> str:
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:
+        return f"no {package}, whose lines are left out"
+
+
+if __name__ == "__main__":
+    typer.run(main)

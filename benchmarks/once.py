@@ -17,7 +17,8 @@ import torch
 
 import clr
 from benchmarks.bounds import cost as torch_tests
-from benchmarks.timing import Pair
+from benchmarks.cost import FLOAT32, FLOAT64
+from benchmarks.timing import Pair, alike
 from clr.demo import keras as keras_demo
 from clr.demo import tensorflow as tensorflow_demo
 from clr.demo import training
@@ -46,7 +47,7 @@ def curves() -> Iterator[Pair]:
     steps = np.arange(CURVE)
     amount, looped = CURVE / 1e6, LOOPED / 1e6
     peers = torch.optim.lr_scheduler
-    optimizers = [torch.optim.SGD([torch.zeros(1)], lr=0.01) for _ in range(2)]
+    optimizers = [torch.optim.SGD([torch.zeros(1)], lr=0.1) for _ in range(2)]
     cyclic = peers.CyclicLR(optimizers[0], 0.01, 0.1, 2000, cycle_momentum=False)
     restarts = peers.CosineAnnealingWarmRestarts(optimizers[1], 2000)
     for optimizer in optimizers:
@@ -56,18 +57,27 @@ def curves() -> Iterator[Pair]:
         for _ in range(LOOPED):
             scheduler.step()
 
+    def rates(scheduler: Any) -> Iterator[float]:
+        for _ in range(5000):
+            scheduler.step()
+            yield scheduler.optimizer.param_groups[0]["lr"]
+
     million = "10,000,000 steps in one call, per million"
     for name, schedule, other_name, other in (
         ("triangular", clr.triangular(0.01, 0.1, 2000), "CyclicLR, looped", cyclic),
         ("warm_restarts", clr.warm_restarts(0.1, 2000), "CosineAnnealingWarmRestarts, looped", restarts),
     ):
+        alike(other_name, schedule(steps[1:5001]), rates(other), FLOAT64)
         yield Pair(
             f"NumPy, {name}, {million}", partial(schedule, steps), other_name, partial(loop, other), 1, amount, looped
         )
     counts = jnp.arange(CURVE)
-    ours, theirs = jax.jit(clr.one_cycle(0.1, CURVE)), jax.jit(jax.vmap(optax.cosine_onecycle_schedule(CURVE, 0.1)))
+    ours = jax.jit(clr.one_cycle_fastai(0.1, CURVE, 0.3, div_final=25e4))
+    theirs = jax.jit(jax.vmap(optax.cosine_onecycle_schedule(CURVE, 0.1)))
+    some = counts[:: CURVE // 1000]
+    alike("JAX jit, one_cycle_fastai", ours(some).tolist(), theirs(some).tolist(), FLOAT32)
     yield Pair(
-        f"JAX jit, one_cycle, {million}",
+        f"JAX jit, one_cycle_fastai, {million}",
         lambda: jax.block_until_ready(ours(counts)),
         "optax.cosine_onecycle_schedule, in vmap",
         lambda: jax.block_until_ready(theirs(counts)),

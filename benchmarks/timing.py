@@ -1,8 +1,11 @@
 """What two ways of doing the same cost against each other, taken in turns in one process."""
 
+import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 from scipy.stats import binom
@@ -28,6 +31,18 @@ class Line(NamedTuple):
     ours: str
     other: str
     ratio: str
+
+
+def peer(module: str) -> Any:
+    """A module of a peer that the extra `bench` brings, or None without it: its lines are then left out."""
+    return import_module(module) if find_spec(module.partition(".")[0]) else None
+
+
+def alike(name: str, ours: Iterable[float], other: Iterable[float], tolerance: float) -> None:
+    """Raises a ValueError unless both are the same curve, with rates as near to each other as that, relatively."""
+    for number, (own, others) in enumerate(zip(ours, other, strict=True)):
+        if not math.isclose(own, others, rel_tol=tolerance, abs_tol=tolerance / 1000):
+            raise ValueError(f"{name}: not the same curve, {own!r} against {others!r} as number {number}")
 
 
 def timed(pair: Pair, rounds: int) -> Line:

@@ -2,10 +2,8 @@
 
 import tempfile
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
-
-import lightning
-from lightning.pytorch.tuner import Tuner
 
 import clr
 import clr.torch
@@ -56,34 +54,37 @@ def ignite(name: str) -> None:
         rules.ignite_finder(name, "adamw", 0, end_lr=HIGH, num_iter=STEPS, diverge_th=1e9)
 
 
-class _Module(lightning.LightningModule):  # type: ignore[misc]
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self.task, self.model, self.optimizer, self.loader = fresh(name, "adamw", 0)
-        self.lr = LOW
-
-    def training_step(self, batch: Any, _: int) -> Any:
-        return self.task.loss_fn(self.model(batch[0]), batch[1])
-
-    def configure_optimizers(self) -> Any:
-        return self.optimizer
-
-    def train_dataloader(self) -> Any:
-        return self.loader
-
-
 def lightning_tuner(name: str) -> None:
     """Lightning's test, which keeps the model in a file, and puts it back."""
+    import lightning
+    from lightning.pytorch.tuner import Tuner
+
+    class Module(lightning.LightningModule):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.task, self.model, self.optimizer, self.loader = fresh(name, "adamw", 0)
+            self.lr = LOW
+
+        def training_step(self, batch: Any, _: int) -> Any:
+            return self.task.loss_fn(self.model(batch[0]), batch[1])
+
+        def configure_optimizers(self) -> Any:
+            return self.optimizer
+
+        def train_dataloader(self) -> Any:
+            return self.loader
+
     with silent(), tempfile.TemporaryDirectory() as folder:
         off: dict[str, Any] = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)
         trainer = lightning.Trainer(accelerator="cpu", default_root_dir=folder, enable_checkpointing=False, **off)
         options: dict[str, Any] = {"min_lr": LOW, "max_lr": HIGH, "num_training": STEPS, "early_stop_threshold": None}
-        Tuner(trainer).lr_find(_Module(name), update_attr=False, **options)
+        Tuner(trainer).lr_find(Module(), update_attr=False, **options)
 
 
 OTHERS: dict[str, Callable[[str], None]] = {
     "a plain loop": plain,
     "torch-lr-finder": lr_finder,
     "ignite's FastaiLRFinder": ignite,
-    "Lightning's Tuner": lightning_tuner,
 }
+if find_spec("lightning"):  # which the extra `bench` brings
+    OTHERS["Lightning's Tuner"] = lightning_tuner
