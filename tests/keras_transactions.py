@@ -10,6 +10,7 @@ import sys
 import tempfile
 import tracemalloc
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -169,27 +170,8 @@ class Failing:
             if self.calls == self.at:
                 raise self.error("on purpose")
 
-
-@pytest.mark.parametrize("place", ["batch", "before", "after", "forward", "update", "evaluate"])
-@pytest.mark.parametrize("name", ["adamw", "schedule"])
-def test_all_is_as_before_after_an_error_at_any_step(place: str, name: str) -> None:
-    fail = Failing(place)
-    eager = place in ("forward", "update")  # where compiled code would raise while it is traced
-    model = start(name, trained=1, run_eagerly=eager)
-    if eager:
-        dense, optimizer = model.layers[0], model.optimizer
-        call, apply = dense.call, optimizer.apply
-
-        def forward(x: Any, **options: Any) -> Any:
-            fail("forward")
-            return call(x, **options)
-
-        def update(*arguments: Any) -> None:
-            apply(*arguments)
-            fail("update")
-
-        vars(dense)["call"], vars(optimizer)["apply"] = forward, update
-    else:
+    def around_each_step(self, model: Any) -> None:
+        """Raises before and after what is compiled is run."""
         make = model.make_train_function
 
         def made(force: bool = False) -> None:
@@ -198,24 +180,45 @@ def test_all_is_as_before_after_an_error_at_any_step(place: str, name: str) -> N
                 compiled: Any = model.train_function
 
                 def function(*arguments: Any) -> Any:
-                    fail("before")
+                    self("before")
                     result = compiled(*arguments)
-                    fail("after")
+                    self("after")
                     return result
 
                 vars(model)["train_function"] = function
 
         vars(model)["make_train_function"] = made
         model.train_function = None
+        made()
 
-    def batches() -> Iterator[Any]:
+    def in_each_step(self, model: Any) -> None:
+        """Raises in the midst of a step, which is not compiled."""
+        dense, optimizer = model.layers[0], model.optimizer
+        call, apply = dense.call, optimizer.apply
+
+        def forward(x: Any, **options: Any) -> Any:
+            self("forward")
+            return call(x, **options)
+
+        def update(*arguments: Any) -> None:
+            apply(*arguments)
+            self("update")
+
+        vars(dense)["call"], vars(optimizer)["apply"] = forward, update
+
+    def __iter__(self) -> Iterator[Any]:
         for at in range(0, 40, 8):
-            fail("batch")
+            self("batch")
             yield X[at : at + 8], Y[at : at + 8]
 
-    class Batches:
-        def __iter__(self) -> Iterator[Any]:
-            return batches()
+
+@pytest.mark.parametrize("place", ["batch", "before", "after", "forward", "update", "evaluate"])
+@pytest.mark.parametrize("name", ["adamw", "schedule"])
+def test_all_is_as_before_after_an_error_at_any_step(place: str, name: str) -> None:
+    fail = Failing(place)
+    eager = place in ("forward", "update")  # where compiled code would raise while it is traced
+    model = start(name, trained=1, run_eagerly=eager)
+    (fail.in_each_step if eager else fail.around_each_step)(model)
 
     def evaluate() -> float:
         fail("evaluate")
@@ -228,12 +231,12 @@ def test_all_is_as_before_after_an_error_at_any_step(place: str, name: str) -> N
         fail.at, fail.calls, fail.error = at, 0, error
         options = {**RANGE, "evaluate": evaluate if place == "evaluate" else None, "evaluate_every": 1}
         if error is KeyboardInterrupt and not (place == "batch" and at == 1):
-            test = clr.keras.range_test(model, Batches(), **options)
+            test = clr.keras.range_test(model, fail, **options)
             assert test.stop == "interrupted"
             assert len(test.rates) == at - (place != "evaluate")
         else:
             with pytest.raises(error, match="on purpose"):
-                clr.keras.range_test(model, Batches(), **options)
+                clr.keras.range_test(model, fail, **options)
         assert trace(model) == before
 
 
@@ -274,10 +277,10 @@ def test_a_model_that_could_not_be_built_is_as_before(error: type[BaseException]
     assert fit(tested, 2) == without
 
 
-def linear(optimizer: Any, **options: Any) -> Any:
-    """A linear model of which each step can be told by hand."""
+def linear(optimizer: Any, before: Any = None, **options: Any) -> Any:
+    """A linear model of which each step can be told by hand, after a layer or none."""
     keras.utils.set_random_seed(0)
-    model = keras.Sequential([keras.Input((6,)), layers.Dense(1, use_bias=False)])
+    model = keras.Sequential([keras.Input((6,)), *([before] if before else []), layers.Dense(1, use_bias=False)])
     model.compile(optimizer, "mse", **options)
     return model
 
@@ -307,8 +310,12 @@ def test_rates_and_losses_are_those_of_each_batch(way: str) -> None:
     if way == "several":
         options = {"steps_per_execution": 4}
     model = linear(keras.optimizers.SGD(rate), **options)
-    test = clr.keras.range_test(model, X, TARGETS, batch_size=8, shuffle=False, min_lr=1e-3, max_lr=0.3, num_steps=12)
-    assert list(test.losses) == pytest.approx(by_hand(model, test.rates), rel=1e-4)
+    for _ in range(2):
+        model.train_on_batch(X[:8], TARGETS[:8])
+        arguments = {"batch_size": 8, "shuffle": False, "repeats": 2}
+        test = clr.keras.range_test(model, X, TARGETS, **arguments, min_lr=1e-3, max_lr=0.3, num_steps=12)
+        for sweep in test.sweeps:
+            assert list(sweep.losses) == pytest.approx(by_hand(model, test.rates), rel=1e-4)
 
 
 @pytest.mark.parametrize("done", [0, 1])
@@ -464,6 +471,56 @@ def test_inputs_in_a_dict_and_weights() -> None:
     assert doubled < plain
 
 
+@pytest.mark.parametrize("form", ["list", "dict"])
+def test_several_outputs(form: str) -> None:
+    def several(*values: Any) -> Any:
+        return [*values] if form == "list" else dict(zip(("kind", "sum"), values, strict=True))
+
+    def made() -> Any:
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((6,))
+        heads = layers.Dense(3, "softmax", name="kind")(inputs), layers.Dense(1, name="sum")(inputs)
+        model = keras.Model(inputs, several(*heads))
+        losses, metrics = several("sparse_categorical_crossentropy", "mse"), several(["accuracy"], ["mae"])
+        model.compile(OPTIMIZERS["momentum"](), losses, loss_weights=several(1.0, 0.5), metrics=metrics)
+        return model
+
+    def fitted(model: Any) -> Any:
+        return model.fit(X, targets, batch_size=8, verbose=0).history
+
+    targets = several(Y, TARGETS)
+    without = fitted(made())
+    model = made()
+    test = clr.keras.range_test(model, X, targets, batch_size=40, repeats=2, **RANGE)
+    (kernel, bias), (weights, offset) = (model.get_layer(name).get_weights() for name in ("kind", "sum"))
+    powers = np.exp(X @ kernel + bias)
+    chances = (powers / powers.sum(axis=1, keepdims=True))[np.arange(40), Y]
+    expected = -np.log(chances).mean() + 0.5 * ((X @ weights + offset - TARGETS) ** 2).mean()
+    assert [sweep.losses[0] for sweep in test.sweeps] == pytest.approx([expected] * 2, rel=1e-5)
+    assert fitted(model) == without
+    model._symbolic_build(data_batch=(X, targets))
+    before = trace(model)
+    clr.keras.range_test(model, X, targets, batch_size=8, **RANGE)
+    assert trace(model) == before
+
+
+def test_mixed_precision() -> None:
+    keras.mixed_precision.set_global_policy("mixed_float16")
+    try:
+        without = fit(start(noise=False), 2)
+        model = start(noise=False)
+        assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+        assert {str(layer.compute_dtype) for layer in model.layers} == {"float16"}
+        assert clr.keras.range_test(model, X, Y, batch_size=8, repeats=2, **RANGE).losses
+        assert fit(model, 2) == without
+        model._symbolic_build(data_batch=(X, Y))
+        before = trace(model)
+        assert clr.keras.range_test(model, X, Y, batch_size=8, **RANGE).losses
+        assert trace(model) == before
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+
+
 def test_arrays_are_shuffled_and_whole_batches_are_made() -> None:
     sizes, seen = [], []
 
@@ -483,12 +540,42 @@ def test_arrays_are_shuffled_and_whole_batches_are_made() -> None:
     assert set(first) <= set(X[:, 0].tolist())
 
 
-def test_repeats_start_alike_and_draw_otherwise() -> None:
-    model = start()
-    batch = [(X[:8], Y[:8])]
-    test = clr.keras.range_test(model, batch, repeats=3, min_lr=1e-30, max_lr=1e-29, num_steps=2)
-    firsts = [sweep.losses[0] for sweep in test.sweeps]
-    assert len(set(firsts)) == 3  # other masks of dropout, that is
+class Stateful(layers.Layer):  # type: ignore[misc]
+    """Draws with a stateful operation of TensorFlow."""
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        return x + tf.random.normal(tf.shape(x)) if training else x
+
+
+@pytest.mark.parametrize("trained", [0, 1], ids=["fresh", "trained"])
+@pytest.mark.parametrize("source", ["dropout", "global", "stateful", "arrays", "loader"])
+def test_each_repeat_draws_otherwise_and_again_the_same(source: str, trained: int) -> None:
+    layer: Any = None
+    if source in ("global", "stateful") and BACKEND != "tensorflow" and (source, BACKEND) != ("global", "torch"):
+        pytest.skip("there are no such draws on this backend")
+    if source in ("dropout", "global", "stateful"):
+        layer = {"dropout": lambda: layers.Dropout(0.3), "global": Noise, "stateful": Stateful}[source]()
+    data: Any = [(X[:8], TARGETS[:8])]  # the same batch at every step
+    options: dict[str, Any] = {"repeats": 3, "min_lr": 1e-30, "max_lr": 1e-29, "num_steps": 4, "diverge_at": 1e9}
+    if source == "arrays":
+        data, options = X, options | {"y": TARGETS, "batch_size": 8}
+    if source == "loader":
+        torch = pytest.importorskip("torch")
+        pairs = torch.utils.data.TensorDataset(torch.from_numpy(X), torch.from_numpy(TARGETS))
+        generator = torch.Generator().manual_seed(1)
+        data = torch.utils.data.DataLoader(pairs, batch_size=8, shuffle=True, generator=generator)
+    model = linear(keras.optimizers.SGD(0.1), layer)
+    for _ in range(trained):
+        model.train_on_batch(X[:8], TARGETS[:8])
+    test = clr.keras.range_test(model, data, **options)
+    assert len({loss for sweep in test.sweeps for loss in sweep.losses}) == 3 * 4
+    again = clr.keras.range_test(model, data, **options)
+    if source == "stateful" and trained:  # what has drawn before does not go on from there, but starts anew
+        test, again = again, clr.keras.range_test(model, data, **options)
+    assert again == test
+
+
+def test_repeats_are_the_same_where_nothing_is_drawn() -> None:
     still = linear(keras.optimizers.SGD(0.1))
     test = clr.keras.range_test(still, [(X[:8], TARGETS[:8])], repeats=3, **RANGE)
     assert len({sweep.losses for sweep in test.sweeps}) == 1
@@ -516,8 +603,11 @@ def test_a_step_of_ones_own_and_what_else_it_changes() -> None:
         clr.keras.range_test(model, X, TARGETS, **RANGE)
 
 
-def test_the_copy_is_hardly_larger_than_model_and_optimizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_copy_is_hardly_larger_than_model_and_optimizer_and_not_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     model = keras.Sequential([keras.Input((500,)), layers.Dense(500)])
     model.compile(keras.optimizers.Adam(), "mse")
@@ -529,6 +619,7 @@ def test_the_copy_is_hardly_larger_than_model_and_optimizer(tmp_path: Path, monk
     def evaluate() -> float:
         found = tracemalloc.take_snapshot().filter_traces([tracemalloc.DomainFilter(True, np.lib.tracemalloc_domain)])
         extra.append(sum(part.size for part in found.statistics("filename")))
+        assert not list(tmp_path.iterdir())
         return 1.0
 
     tracemalloc.start()
@@ -580,10 +671,19 @@ def test_a_test_of_a_real_task() -> None:
     assert model.evaluate(x[1400:], digits.target[1400:], verbose=0)[1] > 0.85
 
 
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="a strategy of TensorFlow")
+on_tensorflow = pytest.mark.skipif(BACKEND != "tensorflow", reason="a strategy of TensorFlow")
+
+
+@cache
+def two_replicas() -> Any:
+    """The one strategy of this process: another would number what its replicas exchange from the start again."""
+    return tf.distribute.MirroredStrategy([device.name for device in tf.config.list_logical_devices("CPU")])
+
+
+@on_tensorflow
 @pytest.mark.parametrize("name", ["momentum", "schedule"])
 def test_replicas(name: str) -> None:
-    strategy = tf.distribute.MirroredStrategy([device.name for device in tf.config.list_logical_devices("CPU")])
+    strategy = two_replicas()
 
     def mirrored() -> Any:
         with strategy.scope():
@@ -611,9 +711,82 @@ def test_replicas(name: str) -> None:
         clr.keras.range_test(simple, X[:1], TARGETS[:1])
 
 
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="a strategy of TensorFlow")
+@on_tensorflow
+def test_all_is_as_before_after_an_error_on_replicas() -> None:
+    strategy = two_replicas()
+    with strategy.scope():
+        model = start(noise=False)
+        model._symbolic_build(data_batch=(X, Y))
+    fail = Failing("")
+    fail.around_each_step(model)
+
+    def evaluate() -> float:
+        fail("evaluate")
+        return 1.0
+
+    options = {**RANGE, "num_steps": 3, "evaluate": evaluate, "evaluate_every": 1}
+    clr.keras.range_test(model, fail, **options)
+    before = trace(model)
+    for place in ("batch", "before", "after", "evaluate"):
+        for at in range(1, 4):
+            fail.place, fail.at, fail.calls, fail.error = place, at, 0, ERRORS[-at]
+            if fail.error is KeyboardInterrupt and not (place == "batch" and at == 1):
+                assert clr.keras.range_test(model, fail, **options).stop == "interrupted"
+            else:
+                with pytest.raises(fail.error, match="on purpose"):
+                    clr.keras.range_test(model, fail, **options)
+            assert fail.calls == at
+            assert trace(model) == before
+
+
+@on_tensorflow
+@pytest.mark.parametrize("replica", [0, 1])
+def test_all_is_as_before_after_an_error_on_one_replica(replica: int) -> None:
+    strategy = two_replicas()
+    with strategy.scope():
+        weight = tf.Variable(1.0)
+        own = tf.Variable(
+            0.0, synchronization=tf.VariableSynchronization.ON_READ, aggregation=tf.VariableAggregation.MEAN
+        )
+        generator = tf.random.Generator.from_seed(1)
+    fail = Failing(str(replica))
+
+    def on_a_replica() -> Any:
+        number = tf.distribute.get_replica_context().replica_id_in_sync_group
+        own.assign_add(1.0)
+        noise = generator.normal(())
+        fail(str(int(number)))
+        return noise**2
+
+    def train_step(rate: Any) -> Any:
+        weight.assign(weight * (1 - rate))
+        return strategy.run(on_a_replica)
+
+    def contents() -> list[bytes]:
+        holders = weight, own, generator.state
+        return [part.numpy().tobytes() for holder in holders for part in strategy.experimental_local_results(holder)]
+
+    train_step(0.5)
+    before = contents()
+    assert len(before) == 6
+    for at in range(1, STEPS + 1):
+        fail.at, fail.calls, fail.error = at, 0, ERRORS[at % len(ERRORS)]
+        if fail.error is KeyboardInterrupt:
+            assert clr.tensorflow.range_test(train_step, [weight, own, generator], **RANGE).stop == "interrupted"
+        else:
+            with pytest.raises(fail.error, match="on purpose"):
+                clr.tensorflow.range_test(train_step, [weight, own, generator], **RANGE)
+        assert fail.calls == at
+        assert contents() == before
+    fail.at = 0
+    test = clr.tensorflow.range_test(train_step, [weight, own, generator], repeats=3, diverge_at=1e9, **RANGE)
+    assert len({loss for sweep in test.sweeps for loss in sweep.losses}) == 3 * STEPS
+    assert contents() == before
+
+
+@on_tensorflow
 def test_a_step_of_ones_own_on_replicas() -> None:
-    strategy = tf.distribute.MirroredStrategy([device.name for device in tf.config.list_logical_devices("CPU")])
+    strategy = two_replicas()
     with strategy.scope():
         weight = tf.Variable(1.0)
         own = tf.Variable(

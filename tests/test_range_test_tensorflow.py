@@ -5,8 +5,10 @@ Under a distribution strategy it is tested in keras_transactions.py, which has t
 
 import os
 import random
+import tempfile
 import tracemalloc
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -152,6 +154,50 @@ def test_training_goes_on_as_if_there_had_been_no_test(name: str, way: str) -> N
     test = clr.tensorflow.range_test(training, training.variables, repeats=2, **RANGE)
     assert training.train(8) == without
     assert len({losses for sweep in test.sweeps for losses in sweep.losses}) == 2 * STEPS
+
+
+def drawing(source: str) -> tuple[Callable[[Any], Any], list[Any]]:
+    """A step at the same batch each time, whose loss is nothing but what it draws; and its variables."""
+    generator, dropout = tf.random.Generator.from_seed(1), keras.layers.Dropout(0.5, seed=1)
+    keras.utils.set_random_seed(1)  # that of TensorFlow too
+    weights = tf.reshape(2.0 ** tf.range(0.0, -32.0, -1.0), (4, 8))  # a sum for each mask
+    variables: dict[str, list[Any]] = {
+        "generator": [generator],
+        "its state": [generator.state],
+        "layer": [dropout],
+        "layer's variables": [*dropout.variables],
+    }
+
+    def draw(rate: Any) -> Any:
+        if source.startswith("layer"):
+            return tf.reduce_sum(dropout(weights, training=True))
+        if source == "function" or source == "eager":
+            return tf.random.normal(())
+        if source == "global":
+            return tf.random.get_global_generator().normal(())
+        if source == "python":
+            return tf.constant(random.random() + np.random.random())  # noqa: NPY002
+        return generator.normal(())
+
+    in_a_graph = source in ("function", "generator", "layer", "global")
+    return tf.function(draw) if in_a_graph else draw, variables.get(source, [])
+
+
+SOURCES = ["generator", "its state", "global", "layer", "layer's variables", "function", "eager", "python"]
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_each_repeat_draws_otherwise_and_again_the_same(source: str) -> None:
+    tf.random.set_global_generator(tf.random.Generator.from_seed(3))
+    train_step, variables = drawing(source)
+    options = {**RANGE, "repeats": 3, "diverge_at": 1e9}
+    test = clr.tensorflow.range_test(train_step, variables, **options)
+    assert len({loss for sweep in test.sweeps for loss in sweep.losses}) == 3 * STEPS
+    assert clr.tensorflow.range_test(train_step, variables, **options) == test
+    after = [float(train_step(0.1)) for _ in range(STEPS)]
+    tf.random.set_global_generator(tf.random.Generator.from_seed(3))
+    train_step, _ = drawing(source)
+    assert [float(train_step(0.1)) for _ in range(STEPS)] == after
 
 
 @pytest.mark.parametrize("done", [0, 3])
@@ -318,7 +364,12 @@ def test_models_metrics_and_more_are_what_they_were() -> None:
     assert names.numpy().tolist() == [b"a", b"b"]
 
 
-def test_the_copy_is_hardly_larger_than_the_variables() -> None:
+def test_the_copy_is_hardly_larger_than_the_variables_and_not_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     variables = [tf.Variable(tf.zeros((500, 500))) for _ in range(3)]
     needed = sum(own.numpy().nbytes for own in variables)
     extra: list[int] = []
@@ -327,6 +378,7 @@ def test_the_copy_is_hardly_larger_than_the_variables() -> None:
         domain = tracemalloc.DomainFilter(True, np.lib.tracemalloc_domain)
         found = tracemalloc.take_snapshot().filter_traces([domain])
         extra.append(sum(part.size for part in found.statistics("filename")))
+        assert not list(tmp_path.iterdir())
         return 1.0
 
     tracemalloc.start()
@@ -336,6 +388,7 @@ def test_the_copy_is_hardly_larger_than_the_variables() -> None:
         tracemalloc.stop()
     # Later a variable may itself live in an array that it was given when it was put back.
     assert needed <= max(extra[:STEPS]) <= 1.1 * needed
+    assert not list(tmp_path.iterdir())
 
 
 def test_arguments_that_make_no_sense() -> None:

@@ -100,6 +100,11 @@ def random_state() -> Callable[[], None]:
     return restore
 
 
+def seed_of(repeat: int) -> int:
+    """A seed for a repeat. It is none that one chooses by hand, with which it would draw what the first has drawn."""
+    return random.Random(repeat).getrandbits(31)
+
+
 def seed_random(seed: int) -> None:
     """Seeds Python, and NumPy if it is in use."""
     random.seed(seed)

@@ -11,8 +11,8 @@ import numpy as np
 from keras.src.backend.common import global_state  # holds the seeds of layers that have none of their own
 
 from clr import checks, sweep
-from clr.range_tests import Batches, random_state, seed_random, uninterrupted
-from clr.range_tests.tensorflow import cells, stateful_random_state
+from clr.range_tests import Batches, random_state, seed_of, seed_random, uninterrupted
+from clr.range_tests.tensorflow import cells, reseeded, stateful_random_state
 from clr.sweep import Options, RangeTest
 
 BACKEND = keras.backend.backend()
@@ -130,8 +130,7 @@ def range_test(
 
     def reset(repeat: int) -> None:
         if repeat:
-            snapshot.restore()
-            snapshot.seed(repeat)
+            snapshot.rewind(repeat)
             taken.clear()
             batches.restart()
             if samples is not None:
@@ -214,20 +213,35 @@ class _Snapshot:
         found = [*model.variables, *optimizer.variables, *model.metrics_variables, *others]
         if self._generator is not None:
             found.append(self._generator.state)
-        self._variables = list({id(variable): variable for variable in found}.values())
-        self._copies = [(cell, _content(cell)) for variable in self._variables for cell in _cells(variable)]
+        variables = {id(variable): variable for variable in found}.values()
+        self._copies = [(cell, _content(cell)) for variable in variables for cell in _cells(variable)]
         self._modules: Any = None
         if BACKEND == "torch":
             from clr.range_tests.torch import Modules
 
             self._modules = Modules([model], list(model.parameters()))
+        self._data = data
         self._random = _randomness(data)
 
-    def restore(self) -> None:
+    def rewind(self, repeat: int = 0) -> None:
+        """Puts back what is trained; in a repeat, all that draws at random draws something else than before.
+
+        Compiled functions stay, and with them what TensorFlow's stateful operations have drawn.
+        """
         if self._modules is not None:
             self._modules.restore()
         for cell, array in self._copies:
-            cell.assign(array if BACKEND == "tensorflow" else keras.ops.copy(array))  # JAX would keep the array itself
+            value = reseeded(cell, array, repeat)
+            cell.assign(value if BACKEND == "tensorflow" else keras.ops.copy(value))  # JAX would keep the array itself
+        if repeat:
+            seed_random(seed_of(repeat))
+            if "torch" in sys.modules:
+                from clr.range_tests.torch import seed
+
+                seed(seed_of(repeat), self._data)
+
+    def restore(self) -> None:
+        self.rewind()
         vars(self._model).update(self._notes)
         global_state.set_global_attribute(SEEDS, self._generator)
         for put_back in self._random:
@@ -236,18 +250,6 @@ class _Snapshot:
     def restore_gradients(self) -> None:
         if self._modules is not None:
             self._modules.restore_gradients()
-
-    def seed(self, number: int) -> None:
-        """Lets all that draws at random draw something else than before."""
-        seed_random(number)
-        if "torch" in sys.modules:
-            sys.modules["torch"].manual_seed(number)
-        if "tensorflow" in sys.modules:
-            sys.modules["tensorflow"].random.set_seed(number)
-        for variable in self._variables:
-            if variable.name == "seed_generator_state":
-                seed, draws = _content(_cells(variable)[0])
-                variable.assign(np.array([seed ^ number, draws]))
 
 
 class _Samples:

@@ -1,12 +1,16 @@
 """The LR range test in TensorFlow. See `clr.tensorflow.range_test`. TensorFlow is imported when it is called."""
 
+import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Unpack
 
 from clr import checks, sweep
-from clr.range_tests import random_state, seed_random, uninterrupted
+from clr.range_tests import random_state, seed_of, seed_random, uninterrupted
 from clr.sweep import Options, RangeTest
+
+# Where a generator's state has its seed, by the name of the variable: that of TensorFlow, and that of Keras.
+SEED_AT = {"StateVar": -1, "seed_generator_state": 0}
 
 
 def range_test(train_step: Callable[[Any], Any], variables: Sequence[Any], **options: Unpack[Options]) -> RangeTest:
@@ -19,7 +23,8 @@ def range_test(train_step: Callable[[Any], Any], variables: Sequence[Any], **opt
     TensorFlow cannot tell where a stateful random operation is, such as ``tf.random.normal`` or ``tf.nn.dropout`` in a
     ``tf.function``. With ``tf.random.set_seed``, all of them start anew after the test: training that begins then is
     the same as without a test, but operations that have drawn before do not go on from there. A ``tf.random.Generator``
-    among the ``variables`` goes on where it was, as TensorFlow's global one does.
+    among the ``variables`` goes on where it was, as TensorFlow's global one does. Each of several ``repeats`` draws
+    otherwise: generators, those of Keras too, Python and NumPy get other seeds, and stateful operations just go on.
 
     Args:
         train_step: Makes one update at the given rate, a float32 scalar tensor, and returns the loss of its batch; a
@@ -81,9 +86,8 @@ def range_test(train_step: Callable[[Any], Any], variables: Sequence[Any], **opt
 
     def reset(repeat: int) -> None:
         if repeat:
-            restore()
-            seed_random(repeat)
-            tf.random.set_seed(repeat)
+            found.restore(repeat)
+            seed_random(seed_of(repeat))  # stateful operations just go on: set_seed would let them draw the same again
 
     with tf.variable_creator_scope(found.creator):
         try:
@@ -107,9 +111,9 @@ class _Variables:
         for variable in every.values():
             self._keep(variable)
 
-    def restore(self) -> None:
+    def restore(self, repeat: int = 0) -> None:
         for cell, array in self._copies:
-            cell.assign(array)
+            cell.assign(reseeded(cell, array, repeat))
 
     def creator(self, next_creator: Callable[..., Any], **arguments: Any) -> Any:
         """Makes a variable and keeps what it starts with."""
@@ -142,6 +146,16 @@ def cells(variable: Any) -> list[Any]:
     """The variables, or values, of which one that is distributed over replicas consists; else itself."""
     strategy = getattr(variable, "distribute_strategy", None)
     return [variable] if strategy is None else list(strategy.experimental_local_results(variable))
+
+
+def reseeded(variable: Any, content: Any, repeat: int) -> Any:
+    """What a variable held; the state of a generator has another seed in each repeat but the first."""
+    if repeat:
+        for name, at in SEED_AT.items():
+            if name in re.split("[/:]", variable.name):
+                content = content.copy()
+                content[at] ^= seed_of(repeat)
+    return content
 
 
 def stateful_random_state(tf: Any) -> Callable[[], None]:

@@ -15,7 +15,7 @@ import torch
 from torch import distributed, nn
 
 from clr import checks, sweep
-from clr.range_tests import Batches, Interrupts, put_back, random_state, seed_random, uninterrupted
+from clr.range_tests import Batches, Interrupts, put_back, random_state, seed_of, seed_random, uninterrupted
 from clr.sweep import EndOfSweep, Options, RangeTest
 
 
@@ -177,7 +177,7 @@ def range_test(
         def reset(repeat: int) -> None:
             if repeat:
                 snapshot.restore()
-                seed(repeat, loader)
+                seed(seed_of(repeat), loader)
                 if not model.training:
                     model.train()
             else:
