@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint
 
 import clr
 
@@ -291,6 +292,35 @@ def trained(tested: bool, **options: Any) -> Any:
 
 for options in ({}, {"find_unused_parameters": True}, {"static_graph": True}):
     found["restored"][f"training {options}"] = trained(True, **options) == trained(False, **options)
+
+# Checkpoints, of which those that are reentrant have gradients that only `backward` sees.
+
+
+class Checkpointed(Network):
+    reentrant = False
+
+    def forward(self, x: torch.Tensor, extra: bool = False) -> torch.Tensor:
+        result: torch.Tensor = checkpoint(self.body, x.requires_grad_(), use_reentrant=self.reentrant)
+        return result
+
+
+for reentrant in (False, True):
+    torch.manual_seed(0)
+    bare = Checkpointed()
+    bare.reentrant = reentrant
+    model = DistributedDataParallel(bare, static_graph=True)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    seen: list[float] = []
+
+    def watched(model: Any, batch: Any, weight: Any = bare.body[0].weight, seen: list[float] = seen) -> Any:
+        seen.append(float(weight.detach().sum()))
+        return loss_fn(model(batch[0].clone()), batch[1])
+
+    try:
+        clr.torch.range_test(model, optimizer, compute_loss=watched, loader=batches, **RANGE)
+        found[f"checkpoint {reentrant}"] = len(set(seen))
+    except (ValueError, RuntimeError) as error:
+        found[f"checkpoint {reentrant}"] = str(error)
 
 (folder / f"{rank}.json").write_text(json.dumps(found))
 distributed.barrier()

@@ -260,6 +260,40 @@ def test_a_worker_may_have_processes_of_its_own(tmp_path: Path) -> None:
     assert (run.state, run.records) == ("finished", ((20, {"loss": 10.0}),))
 
 
+def test_a_worker_that_dies_is_noticed_though_a_process_of_its_own_lives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(trainings.LOG, str(tmp_path / "log"))
+    result = compare(tmp_path, trainings.forked, {"one": clr.constant(0.1)}, seeds=[0, 2], workers=1)
+    (orphan, _) = map(int, (tmp_path / "log").read_text().split())
+    os.kill(orphan, signal.SIGKILL)  # which lives on until then
+    assert [run.state for run in result.runs] == ["failed", "finished"]
+    assert result.runs[0].error == f"the worker died with exit code {-signal.SIGKILL}"
+
+
+@pytest.mark.parametrize("presses", [1, 2])
+def test_ctrl_c_ends_the_workers_and_what_they_have_started(tmp_path: Path, presses: int) -> None:
+    log = tmp_path / "log"
+    program = PROGRAM.replace("trainings.slow", "trainings.forked").replace("seeds=4", "seeds=[1]")
+    (tmp_path / "program.py").write_text(program)
+    environment = os.environ | {trainings.LOG: str(log), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(tmp_path / "program.py"), str(tmp_path / "runs.sqlite"), "3"]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        while not log.exists() or len(log.read_text().split()) < 3:
+            assert process.poll() is None
+            time.sleep(0.02)
+        for _ in range(presses):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.01)
+        said = process.communicate(timeout=60)[1]
+    assert "KeyboardInterrupt" in said
+    for started in map(int, log.read_text().split()):
+        until = time.monotonic() + 30
+        while Path(f"/proc/{started}").exists() and time.monotonic() < until:
+            time.sleep(0.05)
+        assert not Path(f"/proc/{started}").exists()
+
+
 def test_the_progress_is_that_of_the_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     compare(tmp_path, seeds=[0], progress=False)
     compare(tmp_path, seeds=[0], progress=None)  # no terminal is there

@@ -914,6 +914,8 @@ def test_several_processes(size: int, tmp_path: Path) -> None:
         }
         assert rank["unused"] == "completed"
         assert rank["interrupting"] == ["interrupted", 3]
+        assert rank["checkpoint False"] == STEPS  # other weights at each step
+        assert "checkpoints must have `use_reentrant=False`" in rank["checkpoint True"]
     for number, rank in enumerate(ranks):
         failures = rank.pop("failures")
         another = "the range test has failed in another process"

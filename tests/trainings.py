@@ -73,6 +73,19 @@ def nested(schedule: Any, seed: int, steps: int) -> Iterator[tuple[int, dict[str
     process.join()
 
 
+def forked(schedule: Any, seed: int, steps: int) -> Iterator[tuple[int, dict[str, float]]]:
+    """Has a process of its own that goes on for long; with seed 0 it is killed, and with seed 1 it goes on too."""
+    process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(100,), daemon=True)
+    process.start()
+    with Path(os.environ[LOG]).open("a") as file:
+        file.write(f"{process.pid}\n")
+    if seed == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if seed == 1:
+        time.sleep(100)
+    yield steps, {"loss": 0.5}
+
+
 def jax_threads(schedule: Any, seed: int, steps: int) -> Iterator[tuple[int, dict[str, float]]]:
     """How many threads JAX computes with."""
     import jax.numpy as jnp

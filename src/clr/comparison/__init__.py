@@ -46,8 +46,8 @@ def compare(
             number of updates made and the metrics then: ``(step, {"accuracy": 0.9})``. It is called in processes of
             their own, so it has to be a function of a module; with ``workers=0`` it can be any. A script that calls
             `compare` needs ``if __name__ == "__main__":``, as it is imported there. Its runs are told from those of
-            another by its module and name and the data that it is bound to, or by a ``name`` that it has as an
-            attribute; its code may change.
+            another by its module, its name and the data that it was given (arguments of a partial, attributes of an
+            object), or by a ``name`` that it has as an attribute; its code may change.
         schedules: A schedule for each name, or a function that gives one for a budget of steps. What is no
             `clr.Schedule` is handed to ``train`` as it is, and known again by its data or its `repr`.
         seeds: How many seeds, from 0, or which.

@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from clr.comparison.runs import Job, Run, died, perform
+from clr.range_tests import uninterrupted
 
 Events = Generator[tuple[Job, int, Run | None], None, None]
 # One thread for each worker: many small trainings are fastest side by side.
@@ -28,6 +29,7 @@ _THREADS = {
     "NPROC": "1",  # that of XLA's pool of threads, and so of JAX
 }
 _EVERY = 0.2  # seconds from one word on a run to the next
+_PATIENCE = 5  # seconds in which a worker that is asked to end has to
 _NEEDS = (
     "`train` and the schedules must be importable from a module, not from a notebook or the standard input, and a "
     'script that calls `compare` needs `if __name__ == "__main__":`; or `workers` must be 0'
@@ -50,8 +52,8 @@ def local(train: Callable[..., Any], jobs: list[Job], workers: int | None = None
         for worker in crew:
             worker.take(next(waiting))
         while busy := [worker for worker in crew if worker.job is not None]:
-            ready = wait([worker.connection for worker in busy])
-            for worker in (one for one in busy if one.connection in ready):
+            ready = wait([worker.connection for worker in busy], timeout=1)
+            for worker in (one for one in busy if one.connection in ready or one.is_dead):
                 job, step, run = worker.hear()
                 if run is not None:
                     if (following := next(waiting, None)) is not None:
@@ -60,8 +62,11 @@ def local(train: Callable[..., Any], jobs: list[Job], workers: int | None = None
                 else:
                     yield job, step, None
     finally:
-        for worker in crew:
-            worker.stop()
+        with uninterrupted():
+            for worker in crew:
+                worker.end()
+            for worker in crew:
+                worker.join()
 
 
 class _Worker:
@@ -87,6 +92,8 @@ class _Worker:
         assert self.job is not None
         job = self.job
         try:
+            if not self.connection.poll():
+                raise EOFError  # it has died, though a process of its own has the connection still
             step, run = self.connection.recv()
             self._at_work = True
         except (EOFError, ConnectionError):
@@ -102,17 +109,26 @@ class _Worker:
             self.job = None
         return job, step, run
 
-    def stop(self) -> None:
-        """Ends the process, in the midst of a run too."""
+    @property
+    def is_dead(self) -> bool:
+        """Whether its process has ended."""
+        return self._process.exitcode is not None
+
+    def end(self) -> None:
+        """Asks the process to end, in the midst of a run too."""
         self._process.terminate()
+
+    def join(self) -> None:
+        """Waits until it has, but not for ever."""
+        self._process.join(_PATIENCE)
+        self._process.kill()
         self._process.join()
         self.connection.close()
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")  # for a fork of a process with threads may hang
         self.connection, theirs = context.Pipe()
-        # No daemon, for those may have no processes of their own, such as the workers of a DataLoader.
-        self._process = context.Process(target=_work, args=(theirs, self._train), daemon=False)
+        self._process = context.Process(target=_work, args=(theirs, self._train), daemon=True)
         try:
             with _environment(_THREADS):
                 self._process.start()
@@ -125,6 +141,9 @@ class _Worker:
 
 def _work(connection: Connection, train: Callable[..., Any]) -> None:
     """What a worker does."""
+    # It may have processes of its own, such as the workers of a DataLoader, which a daemon may not; they end with it.
+    multiprocessing.current_process().daemon = False
+    signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever has started it sees to that
     said = 0.0
 
@@ -139,6 +158,14 @@ def _work(connection: Connection, train: Callable[..., Any]) -> None:
             job = connection.recv()
             connection.send((0, None))  # that all it needs could be imported
             connection.send((job.steps, perform(train, job, tell)))
+
+
+def _end(number: int, frame: object) -> None:
+    """Ends this process as the signal does, and those that it has started."""
+    for child in multiprocessing.active_children():
+        child.terminate()
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
 
 
 @contextmanager

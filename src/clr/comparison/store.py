@@ -71,7 +71,10 @@ class Store:
         """Takes note of what is to be run; refuses what does not go with what was run before."""
         known = self.settings().get("train", train)
         if known != train:
-            raise ValueError(f"{self._path} has the runs of {known}, not of {train}: another `file` is needed")
+            raise ValueError(
+                f"{self._path} has the runs of {known}, not of {train}. Give another `file`, or, if it is the same "
+                "training and but its data has changed, give it a `name` as an attribute from the start."
+            )
         described = self.schedules()
         wanted = {(job.name, job.steps): description(job.schedule) for job in jobs}
         for key, text in wanted.items():

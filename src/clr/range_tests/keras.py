@@ -11,7 +11,7 @@ import numpy as np
 from keras.src.backend.common import global_state  # holds the seeds of layers that have none of their own
 
 from clr import checks, sweep
-from clr.range_tests import Batches, random_state, seed_of, seed_random, uninterrupted
+from clr.range_tests import Batches, put_back, random_state, seed_of, seed_random, uninterrupted
 from clr.range_tests.tensorflow import cells, reseeded, stateful_random_state
 from clr.sweep import Options, RangeTest
 
@@ -106,8 +106,7 @@ def range_test(
         except StopIteration:
             return  # which ends the first step
         finally:
-            for put_back in randomness:
-                put_back()
+            put_back(*randomness)
         with replicas.scope():
             model._symbolic_build(data_batch=replicas.first(taken[0]))
 
@@ -146,14 +145,8 @@ def range_test(
         return sweep.range_test(step, reset, **options)
     finally:
         with uninterrupted():
-            rate.leave()
-            if snapshot is None:
-                for put_back in randomness:
-                    put_back()
-            else:
-                snapshot.restore()
-                snapshot.restore_gradients()
-            unbuilt.restore()
+            taken_back = randomness if snapshot is None else [snapshot.restore, snapshot.restore_gradients]
+            put_back(rate.leave, *taken_back, unbuilt.restore)
             batches.leave()
 
 
@@ -241,11 +234,11 @@ class _Snapshot:
                 seed(seed_of(repeat), self._data)
 
     def restore(self) -> None:
-        self.rewind()
+        put_back(self.rewind, self._restore_notes, *self._random)
+
+    def _restore_notes(self) -> None:
         vars(self._model).update(self._notes)
         global_state.set_global_attribute(SEEDS, self._generator)
-        for put_back in self._random:
-            put_back()
 
     def restore_gradients(self) -> None:
         if self._modules is not None:

@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any, Unpack
 
 from clr import checks, sweep
-from clr.range_tests import random_state, seed_of, seed_random, uninterrupted
+from clr.range_tests import put_back, random_state, seed_of, seed_random, uninterrupted
 from clr.sweep import Options, RangeTest
 
 # Where a generator's state has its seed, by the name of the variable: that of TensorFlow, and that of Keras.
@@ -79,11 +79,6 @@ def range_test(train_step: Callable[[Any], Any], variables: Sequence[Any], **opt
             loss = sum(map(float, loss.values)) / len(loss.values)
         return loss
 
-    def restore() -> None:
-        found.restore()
-        for put_back in randomness:
-            put_back()
-
     def reset(repeat: int) -> None:
         if repeat:
             found.restore(repeat)
@@ -94,7 +89,7 @@ def range_test(train_step: Callable[[Any], Any], variables: Sequence[Any], **opt
             return sweep.range_test(step, reset, **options)
         finally:
             with uninterrupted():
-                restore()
+                put_back(found.restore, *randomness)
 
 
 class _Variables:

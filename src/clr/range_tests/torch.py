@@ -74,6 +74,7 @@ def range_test(
 
     In `DistributedDataParallel` every process calls this, with the same options. Losses are averaged over the
     processes, so all record the same, stop at the same step and find the same bounds. If one of them raises, all do.
+    With ``static_graph`` or ``find_unused_parameters``, checkpoints need ``use_reentrant=False``.
 
     Raises:
         TypeError, ValueError: An argument makes no sense, such as ``train_step`` in `DistributedDataParallel`, or is
@@ -390,6 +391,7 @@ class _Processes:
         self._size = distributed.get_world_size(self._group)
         # It then notes the gradients of steps that are not its own, too, and takes them for those of its next.
         self._watched = model.find_unused_parameters or model.static_graph
+        self._looked_at = False  # whether the first loss was, for what `backward` can not do then
         self._device = next(model.parameters()).device
         self._failed = False
         self._deadline = float("inf")
@@ -456,6 +458,12 @@ class _Processes:
         if not self._watched:
             loss.backward()  # type: ignore[no-untyped-call]
             return
+        if not self._looked_at and _has_reentrant_checkpoint(loss):
+            raise ValueError(
+                "under DistributedDataParallel with `static_graph` or `find_unused_parameters`, checkpoints must have "
+                "`use_reentrant=False`, or the test be made before the model is wrapped."
+            )
+        self._looked_at = True
         parameters = _trained(optimizer)
         gradients: Sequence[torch.Tensor | None] = torch.autograd.grad(loss, parameters, allow_unused=True)
         for part, gradient in zip(parameters, gradients, strict=True):
@@ -554,6 +562,21 @@ def _parts(modules: list[nn.Module]) -> Iterator[Iterable[torch.Tensor]]:
     for module in modules:
         yield module.parameters()
         yield module.buffers()
+
+
+def _has_reentrant_checkpoint(loss: torch.Tensor) -> bool:
+    """Whether a loss comes from a checkpoint whose gradients are seen by `backward` alone."""
+    met: set[Any] = set()
+    waiting: list[Any] = [loss.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in met:
+            continue
+        if "CheckpointFunctionBackward" in node.name():
+            return True
+        met.add(node)
+        waiting += [following for following, _ in node.next_functions]
+    return False
 
 
 def _has_extra_state(part: nn.Module) -> bool:
