@@ -925,10 +925,12 @@ if __name__ == "__main__":
     words = [cluster.address, log + "-driver", options["file"]]
     process = subprocess.Popen([sys.executable, "-c", driver, *words], stderr=subprocess.DEVNULL)
     begun(log + "-driver", 2)
+    while not clr.Comparison.load(options["file"]).runs:
+        time.sleep(0.02)
     process.kill()
     process.wait()
     before = clr.Comparison.load(options["file"]).runs
-    assert len(before) == 1, before
+    assert 1 <= len(before) < 4, before
     after = clr.compare(functools.partial(trainings.mortal, log + "-driver"), **options).runs
     assert [run.state for run in after] == ["finished"] * 4, after
     assert after[0] == before[0]
