@@ -1,7 +1,6 @@
 """What the benchmark of the bounds keeps, and what it makes of it, on results of which the answers are known."""
 
 import json
-import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -13,10 +12,11 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("sklearn")
 
-from benchmarks import packed
 from benchmarks.bounds import rules, study
 from benchmarks.bounds.study import Key, Results
 from benchmarks.bounds.tasks import TASKS
+
+from tests.kept import unpacked
 
 PAGE = Path(__file__).parent.parent / "docs" / "bounds.md"
 RULE = "torch-lr-finder"
@@ -169,11 +169,7 @@ def test_what_is_close_and_what_is_lost(rows: list[dict[str, Any]], close: str, 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results behind the page, unpacked elsewhere."""
-    archive = study.RESULTS.with_name("results.jsonl.tar.xz")
-    file = tmp_path_factory.mktemp("bounds") / study.RESULTS.name
-    shutil.copy(archive, file.with_name(archive.name))
-    packed.unpack(file)
-    return file
+    return unpacked(study.RESULTS, tmp_path_factory.mktemp("bounds"))
 
 
 @pytest.mark.parametrize("table", [study.report, study.lengths, study.smoothers])

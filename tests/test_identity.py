@@ -62,6 +62,13 @@ class Slotted:
         self.value = value
 
 
+class SlottedByAString:
+    __slots__ = "value"
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
 class Color(enum.Enum):
     RED = 1
     BLUE = 2
@@ -111,6 +118,8 @@ DIFFERENT: dict[str, list[Callable[[], Any]]] = {
         lambda: SimpleNamespace(value=2),
         lambda: Slotted(1),
         lambda: Slotted(2),
+        lambda: SlottedByAString(1),
+        lambda: SlottedByAString(2),
     ],
     "dataclasses": [lambda: Data(1), lambda: Data(2), lambda: Data(1, 1), lambda: Data((1, [2, {3: np.arange(99)}]))],
     "closures": [

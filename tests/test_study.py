@@ -26,6 +26,7 @@ from benchmarks.study.training import Peer, Training
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from clr.comparison.runs import Job, Run, perform
+from tests.kept import unpacked
 
 PAGE = Path(__file__).parent.parent / "docs" / "study.md"
 FULL = 400
@@ -388,11 +389,7 @@ def test_results_come_back_as_they_were_packed(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results behind the page, unpacked elsewhere."""
-    archive = study.RESULTS.with_name("results.tar.xz")
-    folder = tmp_path_factory.mktemp("study") / study.RESULTS.name
-    shutil.copy(archive, folder.with_name(archive.name))
-    packed.unpack(folder)
-    return folder
+    return unpacked(study.RESULTS, tmp_path_factory.mktemp("study"))
 
 
 def tables(text: str) -> dict[str, str]:

@@ -68,7 +68,7 @@ class _Teller:
     def _told(self, value: Any) -> str:
         tell, kind = self.tell, cast("Any", type(value))
         if isinstance(value, Schedule):
-            return self._schedule(value)
+            return _schedule(value)
         if isinstance(value, functools.partial):
             return f"partial {tell(value.func)} {tell(value.args)} {tell(value.keywords)}"
         if inspect.ismethod(value):
@@ -94,7 +94,7 @@ class _Teller:
             return f"<{_place(kind)}>"
         if kind.__repr__ is not object.__repr__:
             return _anywhere(repr(value))
-        return f"<{_place(kind)}> {self._holding(_attributes(value))}"
+        return f"<{_place(kind)}> {self._holding(object.__getstate__(value))}"
 
     def _function(self, function: Any) -> str:
         """Where it is defined, what it has closed over, and its defaults."""
@@ -109,20 +109,13 @@ class _Teller:
         data |= dict(enumerate(function.__defaults__ or ())) | (function.__kwdefaults__ or {})
         return _place(function) + (f" {self._holding(data)}" if data else "")
 
-    def _holding(self, data: dict[Any, Any]) -> str:
-        """What something has, by name."""
+    def _holding(self, data: Any) -> str:
+        """What something has."""
         self._held += self._of_training
         try:
             return self.tell(data)
         finally:
             self._held -= self._of_training
-
-    def _schedule(self, schedule: Schedule) -> str:
-        try:
-            return schedule.to_json()
-        except ValueError:  # a scaling function without a name, which is known by what it does
-            shown = range(0, schedule.preview, max(1, schedule.preview // 16))
-            return f"{_anywhere(repr(schedule))} {[float(f'{schedule(step):.6g}') for step in shown]}"
 
     def _array(self, value: Any) -> str | None:
         """An array of any framework, of which `repr` would tell but a part; None if it is none."""
@@ -143,10 +136,12 @@ class _Teller:
         return f"{kind} {hashlib.sha256(data.tobytes()).hexdigest()}"
 
 
-def _attributes(value: Any) -> dict[str, Any]:
-    """Those of an object, in slots too."""
-    slots = [slot for kind in type(value).__mro__ for slot in kind.__dict__.get("__slots__", ())]
-    return {slot: getattr(value, slot) for slot in slots if hasattr(value, slot)} | getattr(value, "__dict__", {})
+def _schedule(schedule: Schedule) -> str:
+    try:
+        return schedule.to_json()
+    except ValueError:  # a scaling function without a name, which is known by what it does
+        shown = range(0, schedule.preview, max(1, schedule.preview // 16))
+        return f"{_anywhere(repr(schedule))} {[float(f'{schedule(step):.6g}') for step in shown]}"
 
 
 def _place(value: Any) -> str:

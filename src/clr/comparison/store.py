@@ -73,7 +73,7 @@ class Store:
         if known != train:
             raise ValueError(
                 f"{self._path} has the runs of {known}, not of {train}. Give another `file`, or, if it is the same "
-                "training and but its data has changed, give it a `name` as an attribute from the start."
+                "training and only its data has changed, give it a `name` as an attribute from the start."
             )
         described = self.schedules()
         wanted = {(job.name, job.steps): description(job.schedule) for job in jobs}

@@ -145,9 +145,8 @@ def range_test(
         return sweep.range_test(step, reset, **options)
     finally:
         with uninterrupted():
-            taken_back = randomness if snapshot is None else [snapshot.restore, snapshot.restore_gradients]
-            put_back(rate.leave, *taken_back, unbuilt.restore)
-            batches.leave()
+            changed = randomness if snapshot is None else [snapshot.restore, snapshot.restore_gradients]
+            put_back(rate.leave, *changed, unbuilt.restore, batches.leave)
 
 
 class _Rate:
@@ -227,11 +226,12 @@ class _Snapshot:
             value = reseeded(cell, array, repeat)
             cell.assign(value if BACKEND == "tensorflow" else keras.ops.copy(value))  # JAX would keep the array itself
         if repeat:
-            seed_random(seed_of(repeat))
             if "torch" in sys.modules:
                 from clr.range_tests.torch import seed
 
                 seed(seed_of(repeat), self._data)
+            else:
+                seed_random(seed_of(repeat))
 
     def restore(self) -> None:
         put_back(self.rewind, self._restore_notes, *self._random)
