@@ -6,12 +6,12 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import tensorflow as tf
+from clr.schedule import POLICIES
 from matplotlib import pyplot
 
 import clr
 from clr import plot
 from clr.demo import report, tensorflow, training
-from clr.schedule import POLICIES
 
 FIGURES = Path(__file__).parent / "figures"
 STEPS, GAMMA = 250, 0.997

@@ -14,8 +14,9 @@ import clr
 
 torch = pytest.importorskip("torch")
 
+from benchmarks.cifar10 import cifar10  # noqa: E402
+
 from clr import cli  # noqa: E402
-from clr.study import cifar10  # noqa: E402
 
 COUNT = 20
 

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from clr.schedule import POLICIES
 
 import clr
 from clr import cli
-from clr.schedule import POLICIES
 from tests.reference import rate, ulps
 
 COMMAND = [sys.executable, "-c", "from clr.cli import main; main()"]

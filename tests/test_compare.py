@@ -23,10 +23,10 @@ import pytest
 
 import clr
 from clr.comparison import engines
-from clr.comparison.progress import bar
 from clr.comparison.report import _curves, _rates
 from clr.comparison.result import interval
 from clr.comparison.runs import Job, Run
+from clr.progress import bar
 from tests import trainings
 
 SCHEDULES = {"fixed": clr.constant(0.25), "low": clr.constant(0.125), "cyclic": clr.triangular(0.25, 0.75, 5)}

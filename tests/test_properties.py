@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import clr
-from clr.namespaces import Python
-from clr.rounding import product_error, sum_error
+from clr.arrays.base import Python
+from clr.schedules.rounding import product_error, sum_error
 from tests import reference
 from tests.reference import ulps
 

@@ -3,9 +3,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from clr.namespaces import Python
-from clr.namespaces.numpy import NumPy
-from clr.rounding import product_error, slope, sum_error
+from clr.arrays.base import Python
+from clr.arrays.numpy import NumPy
+from clr.schedules.rounding import product_error, slope, sum_error
 from tests.reference import ulps
 
 PAIRS = [

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import clr
-from clr.suggest import RULES, smooth
+from clr.finder.curve import RULES, smooth
 from tests import curves
 from tests.curves import measured
 

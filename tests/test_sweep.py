@@ -23,7 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import clr
-from clr.sweep import STOPS, Sweep
+from clr.finder.result import STOPS, Sweep
 from tests import curves
 from tests.curves import measured
 

@@ -11,6 +11,7 @@ from statistics import mean, median
 from typing import Annotated, Any
 from unittest.mock import patch
 
+import clr.suggest
 import numpy as np
 import torch
 import typer
@@ -18,7 +19,6 @@ from rich.progress import Progress
 
 import clr
 import clr.plot
-import clr.suggest
 from benchmarks import packed, tables
 from benchmarks.bounds import rules, training
 from benchmarks.bounds.smoothers import SMOOTHERS

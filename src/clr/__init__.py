@@ -1,55 +1,77 @@
 """Cyclical learning rates (Smith 2017), exact and alike in every training framework.
 
-Importing this package imports no framework, no NumPy and no matplotlib.
+Importing this package imports no framework, no NumPy and no matplotlib. Every name is loaded when it is first used.
 """
 
-import importlib
+from collections.abc import Callable
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from clr.advice import Advice, advise
-from clr.compose import join, momentum, warmup
-from clr.policies import (
-    constant,
-    cyclic,
-    exp_range,
-    one_cycle,
-    one_cycle_fastai,
-    phases,
-    ramp,
-    step_size,
-    trapezoid,
-    triangular,
-    triangular2,
-    warm_restarts,
-)
-from clr.scaling import register_scale
-from clr.schedule import Schedule
-from clr.serialize import from_dict, from_json
-from clr.suggest import Bounds, NoBoundsError
-from clr.sweep import RangeTest, range_test
-from clr.tensorflow import cyclic_learning_rate
+from clr import above
+from clr.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from clr import comparison, finder, jax, keras, plot, tensorflow, torch
     from clr.comparison import Comparison, compare
+    from clr.finder.advice import Advice, advise
+    from clr.finder.curve import Bounds, NoBoundsError
+    from clr.finder.result import RangeTest
+    from clr.finder.sweep import range_test
+    from clr.saved import from_dict, from_json
+    from clr.schedules.base import Schedule
+    from clr.schedules.compose import join, momentum
+    from clr.schedules.policies import (
+        constant,
+        cosine,
+        cyclic,
+        exp_range,
+        linear,
+        one_cycle,
+        one_cycle_fastai,
+        phases,
+        ramp,
+        step_size,
+        triangular,
+        triangular2,
+        warm_restarts,
+        warmup,
+        wsd,
+    )
+    from clr.schedules.scaling import register_scale
+    from clr.tensorflow import cyclic_learning_rate
 
-__version__ = "0.1.0"
-
-# What is imported when it is asked for: modules that import their framework, and what most programs do without.
-_MODULES = ("comparison", "keras", "torch")
-_LATE = ("Comparison", "compare")  # of clr.comparison
-
-
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return importlib.import_module(f"clr.{name}")
-    if name in _LATE:
-        return getattr(importlib.import_module("clr.comparison"), name)
-    raise AttributeError(f"module 'clr' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES, *_LATE})
-
+# Where each public name is.
+_NAMES = {
+    "clr.comparison": ("Comparison", "compare"),
+    "clr.finder.advice": ("Advice", "advise"),
+    "clr.finder.curve": ("Bounds", "NoBoundsError"),
+    "clr.finder.result": ("RangeTest",),
+    "clr.finder.sweep": ("range_test",),
+    "clr.saved": ("from_dict", "from_json"),
+    "clr.schedules.base": ("Schedule",),
+    "clr.schedules.compose": ("join", "momentum"),
+    "clr.schedules.policies": (
+        "constant",
+        "cosine",
+        "cyclic",
+        "exp_range",
+        "linear",
+        "one_cycle",
+        "one_cycle_fastai",
+        "phases",
+        "ramp",
+        "step_size",
+        "triangular",
+        "triangular2",
+        "warm_restarts",
+        "warmup",
+        "wsd",
+    ),
+    "clr.schedules.scaling": ("register_scale",),
+    "clr.tensorflow": ("cyclic_learning_rate",),
+}
+_PLACES = {name: module for module, names in _NAMES.items() for name in names}
+_MODULES = ("comparison", "finder", "jax", "keras", "plot", "tensorflow", "torch")
 
 __all__ = [
     "Advice",
@@ -61,12 +83,14 @@ __all__ = [
     "advise",
     "compare",
     "constant",
+    "cosine",
     "cyclic",
     "cyclic_learning_rate",
     "exp_range",
     "from_dict",
     "from_json",
     "join",
+    "linear",
     "momentum",
     "one_cycle",
     "one_cycle_fastai",
@@ -75,9 +99,33 @@ __all__ = [
     "range_test",
     "register_scale",
     "step_size",
-    "trapezoid",
     "triangular",
     "triangular2",
     "warm_restarts",
     "warmup",
+    "wsd",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"clr.{name}")
+    if name not in _PLACES:
+        raise AttributeError(f"module 'clr' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_PLACES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES, *_PLACES} - {"above", "import_module", "Callable", "Any", "TYPE_CHECKING"})
+
+
+def _later(module: str, name: str) -> Callable[..., Any]:
+    """A function that is imported when it is called."""
+    return lambda *arguments: getattr(import_module(module), name)(*arguments)
+
+
+above.plot_schedule = _later("clr.plot", "plot_schedule")
+above.plot_range_test = _later("clr.plot", "plot_range_test")
+above.notebook_page = _later("clr.plot", "notebook_page")
+above.comparison_page = _later("clr.comparison.report", "page")

@@ -32,6 +32,7 @@ RULES = {
     "far_step": "a number of steps below 2**63",
     "dtype": "a floating dtype",
     "count": "a whole number, 1 or more",
+    "whole": "a whole number, 0 or more",
     "positive": "a finite number above 0",
     "finite": "a finite number",
     "function": "a function",
@@ -43,7 +44,7 @@ def fail(error: type[Exception], name: str, rule: str, received: object, **detai
     raise error(f"`{name}` must be {RULES[rule].format(**details)}. Received: {received!r}.")
 
 
-def number(name: str, value: Any, rule: str, **details: object) -> float:
+def number(name: str, value: object, rule: str, **details: object) -> float:
     """``value`` as a float; a bool, a string or an array is a TypeError, NaN or infinity a ValueError."""
     if isinstance(value, bool) or not isinstance(value, Real):
         fail(TypeError, name, rule, value, **details)
@@ -56,7 +57,7 @@ def number(name: str, value: Any, rule: str, **details: object) -> float:
     return result
 
 
-def base_rate(name: str, value: Any) -> float:
+def base_rate(name: str, value: object) -> float:
     """A lower bound of the learning rate."""
     result = number(name, value, "rate")
     if result < 0:
@@ -64,7 +65,7 @@ def base_rate(name: str, value: Any) -> float:
     return result + 0.0  # -0.0 becomes 0.0
 
 
-def max_rate(name: str, value: Any, low_name: str, low: float) -> float:
+def max_rate(name: str, value: object, low_name: str, low: float) -> float:
     """An upper bound of the learning rate, not below the lower one."""
     result = number(name, value, "max_rate", low=low_name)
     if result < low:
@@ -74,17 +75,17 @@ def max_rate(name: str, value: Any, low_name: str, low: float) -> float:
     return result + 0.0
 
 
-def steps(name: str, value: Any) -> float:
+def steps(name: str, value: object) -> float:
     """A positive length in steps, an int if it is whole."""
     result = number(name, value, "steps")
     if result <= 0:
         fail(ValueError, name, "steps", value)
     if not 0.001 <= result <= 2**53:
         fail(ValueError, name, "length", value)
-    return int(value) if value == int(value) else result
+    return int(result) if result == int(result) else result
 
 
-def gamma(name: str, value: Any) -> float:
+def gamma(name: str, value: object) -> float:
     """A factor per step or per cycle, in (0, 1]."""
     result = number(name, value, "gamma")
     if not 0 < result <= 1:
@@ -92,7 +93,7 @@ def gamma(name: str, value: Any) -> float:
     return result
 
 
-def cycle_mult(name: str, value: Any) -> Fraction:
+def cycle_mult(name: str, value: object) -> Fraction:
     """By how much each cycle is longer than the one before. Nearer to 1, its table of cycles would be too long."""
     factor = Fraction(number(name, value, "cycle_mult")).limit_denominator(10**6)
     if factor != 1 and not (Fraction(1, 1000) <= factor <= 1000 and abs(factor - 1) >= Fraction(1, 1000)):
@@ -100,21 +101,21 @@ def cycle_mult(name: str, value: Any) -> Fraction:
     return factor
 
 
-def sequence(name: str, value: Any) -> list[Any]:
+def sequence(name: str, value: object) -> list[Any]:
     """A few things in order."""
     if not isinstance(value, Sequence) or isinstance(value, str | bytes):
         fail(TypeError, name, "sequence", value)
     return list(value)
 
 
-def mapping(name: str, value: Any) -> Mapping[str, Any]:
+def mapping(name: str, value: object) -> Mapping[str, Any]:
     """Data that was saved."""
     if not isinstance(value, Mapping):
         fail(TypeError, name, "mapping", value)
     return value
 
 
-def scale_name(name: str, value: Any) -> str:
+def scale_name(name: str, value: object) -> str:
     """The name of a scaling function."""
     if not isinstance(value, str):
         fail(TypeError, name, "scale_name", value)
@@ -123,7 +124,7 @@ def scale_name(name: str, value: Any) -> str:
     return value
 
 
-def fraction(name: str, value: Any) -> Fraction:
+def fraction(name: str, value: object) -> Fraction:
     """A part of a whole: 0.3 stands for 3/10."""
     result = Fraction(number(name, value, "fraction")).limit_denominator(10**6)
     if not 0 <= result <= 1:
@@ -131,7 +132,7 @@ def fraction(name: str, value: Any) -> Fraction:
     return result
 
 
-def divisor(name: str, value: Any) -> float:
+def divisor(name: str, value: object) -> float:
     """What a rate is divided by to give a lower one."""
     result = number(name, value, "divisor")
     if result < 1:
@@ -139,7 +140,7 @@ def divisor(name: str, value: Any) -> float:
     return result
 
 
-def momentum(name: str, value: Any) -> float:
+def momentum(name: str, value: object) -> float:
     """A momentum, or the first beta of Adam."""
     result = number(name, value, "momentum")
     if not 0 <= result < 1:
@@ -147,7 +148,7 @@ def momentum(name: str, value: Any) -> float:
     return result + 0.0
 
 
-def choice(name: str, value: Any, allowed: Iterable[str]) -> str:
+def choice(name: str, value: object, allowed: Iterable[str]) -> str:
     """One of a few known names."""
     if not isinstance(value, str) or value not in allowed:
         error = ValueError if isinstance(value, str) else TypeError
@@ -155,11 +156,11 @@ def choice(name: str, value: Any, allowed: Iterable[str]) -> str:
     return value
 
 
-def scale_fn(name: str, value: Any) -> Callable[[Any], Any] | None:
+def scale_fn(name: str, value: object) -> Callable[[Any], Any] | None:
     """A user's own scaling function, or None."""
     if value is not None and not callable(value):
         fail(TypeError, name, "scale_fn", value)
-    return value  # type: ignore[no-any-return]
+    return value
 
 
 def scale(function: Callable[[Any], Any], argument: int) -> float:
@@ -175,7 +176,7 @@ def scale(function: Callable[[Any], Any], argument: int) -> float:
     return result
 
 
-def step(name: str, value: Any) -> int:
+def step(name: str, value: object) -> int:
     """A step on the host: a Python or NumPy integer, or a whole float, not negative."""
     if type(value) is int and value >= 0:
         return value
@@ -197,7 +198,7 @@ def floating(is_floating: bool, dtype: Any) -> None:
         fail(TypeError, "dtype", "dtype", dtype)
 
 
-def count(name: str, value: Any) -> int:
+def count(name: str, value: object) -> int:
     """A positive whole number, such as a batch size."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         fail(TypeError, name, "count", value)
@@ -206,7 +207,16 @@ def count(name: str, value: Any) -> int:
     return int(value)
 
 
-def positive(name: str, value: Any) -> float:
+def whole(name: str, value: object) -> int:
+    """A whole number that may be 0, such as a count of steps."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        fail(TypeError, name, "whole", value)
+    if value < 0:
+        fail(ValueError, name, "whole", value)
+    return int(value)
+
+
+def positive(name: str, value: object) -> float:
     """A finite number above 0."""
     result = number(name, value, "positive")
     if result <= 0:
@@ -214,7 +224,7 @@ def positive(name: str, value: Any) -> float:
     return result
 
 
-def function(name: str, value: Any) -> None:
+def function(name: str, value: object) -> None:
     """Something to call."""
     if not callable(value):
         fail(TypeError, name, "function", value)

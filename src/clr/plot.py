@@ -6,8 +6,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from clr import checks
-from clr.suggest import RULES, NoBoundsError
-from clr.sweep import HUGE
+from clr.finder.curve import RULES, NoBoundsError
+from clr.finder.result import HUGE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from clr.schedule import Schedule
-    from clr.sweep import RangeTest
+    from clr.finder.result import RangeTest
+    from clr.schedules.base import Schedule
 
 _MOST_POINTS = 20_000  # far more than a picture has pixels across
 _GOLDEN = (math.sqrt(5) - 1) / 2  # the multiples of this number spread evenly, modulo 1
 
 
-def plot(schedule: "Schedule", steps: int | None = None, ax: "Axes | None" = None) -> "Axes":
+def plot_schedule(schedule: "Schedule", steps: int | None = None, ax: "Axes | None" = None) -> "Axes":
     """Draws the rate of each step below ``steps`` and returns the Axes.
 
     Args:
         schedule: What to draw.
-        steps: How many steps; by default the schedule's ``preview``.
+        steps: How many steps; by default as many as show what it is like.
         ax: Where to draw; by default on a new figure.
     """
-    count = schedule.preview if steps is None else checks.count("steps", steps)
+    count = schedule._preview if steps is None else checks.count("steps", steps)
     if ax is None:
         ax = new_axes()
     import numpy as np  # matplotlib has brought it

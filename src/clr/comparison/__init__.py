@@ -8,8 +8,8 @@ from typing import Any, Literal
 from clr import checks
 from clr.comparison.result import Comparison
 from clr.comparison.runs import Job, Run, versions
-from clr.schedule import Schedule
-from clr.sweep import RangeTest
+from clr.finder.result import RangeTest
+from clr.schedules.base import Schedule
 
 __all__ = ["Comparison", "Run", "compare"]
 
@@ -152,7 +152,7 @@ def _numbers(name: str, values: Any, low: int) -> list[int]:
 
 
 def _bar(wanted: bool | None, jobs: list[Job], missing: list[Job]) -> AbstractContextManager[Any]:
-    from clr.comparison.progress import bar, silent
+    from clr.progress import bar, silent
 
     return (
         bar(jobs, missing) if wanted or (wanted is None and not silent()) else nullcontext(lambda job, step, done: None)

@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from clr.comparison.runs import Job, Run, died, perform
-from clr.range_tests import uninterrupted
+from clr.finder.transaction import uninterrupted
 
 Events = Generator[tuple[Job, int, Run | None], None, None]
 # One thread for each worker: many small trainings are fastest side by side.

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-from clr.schedule import Schedule
+from clr.schedules.base import Schedule
 
 _SHOWN = 16  # elements of an array that are told one by one; for more there is a digest
 _LONGEST = 500  # letters of a text; for more there is a digest, too

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import clr
 from clr import plot
 from clr.comparison.result import DIFFERENCES, Comparison
-from clr.sweep import STOPS, RangeTest
+from clr.finder.result import STOPS, RangeTest
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

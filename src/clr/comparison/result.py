@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from clr import checks
 from clr.comparison.runs import Run
-from clr.schedule import Schedule
-from clr.serialize import from_json
-from clr.sweep import RangeTest
+from clr.finder.result import RangeTest
+from clr.saved import from_json
+from clr.schedules.base import Schedule
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -307,9 +307,10 @@ class Comparison:
     def schedule(self, name: str, budget: int) -> Schedule | None:
         """The schedule that a name stands for at a budget, None if it is none of clr's."""
         try:
-            return from_json(self.descriptions.get((name, budget), ""))
+            found = from_json(self.descriptions.get((name, budget), ""))
         except (TypeError, ValueError):
             return None
+        return found if isinstance(found, Schedule) else None
 
     def runs_of(self, name: str, budget: int) -> list[Run]:
         """The runs of a schedule at a budget."""
@@ -342,7 +343,7 @@ class Comparison:
 
     def _is_constant(self, name: str, budget: int) -> bool:
         schedule = self.schedule(name, budget)
-        return schedule is not None and schedule.bounds[0] == schedule.bounds[1]
+        return schedule is not None and schedule.limits[0] == schedule.limits[1]
 
     def _final(self, run: Run) -> float:
         curve = self.curve(run)

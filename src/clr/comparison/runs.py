@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import clr
-from clr import sweep
+from clr.finder import sweep
+from clr.version import __version__
 
 FRAMEWORKS = ("numpy", "torch", "tensorflow", "keras", "jax", "optax", "sklearn", "ray")
 STATES = ("finished", "diverged", "failed")
@@ -84,7 +84,7 @@ def perform(train: Callable[..., Any], job: Job, on_step: Callable[[int], object
 def versions() -> dict[str, str]:
     """Those of Python, of this package, and of what is loaded that trains."""
     loaded = {name: getattr(sys.modules.get(name), "__version__", None) for name in FRAMEWORKS}
-    own = {"python": platform.python_version(), "clr": clr.__version__}
+    own = {"python": platform.python_version(), "clr": __version__}
     return own | {name: str(version) for name, version in loaded.items() if version is not None}
 
 

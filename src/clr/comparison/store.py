@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from clr.comparison.identity import description
 from clr.comparison.runs import STATES, Job, Run
-from clr.sweep import RangeTest
+from clr.finder.result import RangeTest
 
 VERSION = 1
 APPLICATION = 0x636C7231  # says of an SQLite file what it is

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from clr import RangeTest, plot
 from clr.demo.training import EVALUATE_EVERY, FIXED, Rates, Run
-from clr.sweep import STOPS
+from clr.finder.result import STOPS
 
 
 def found_in_words(test: RangeTest, framework: str) -> str:

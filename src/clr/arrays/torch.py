@@ -1,0 +1,108 @@
+"""PyTorch tensors of steps, which may be traced, computed in float64."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from clr import checks
+from clr.arrays.base import Arrays, Columns, Enter, Row, ScaleFn
+
+
+class Torch:
+    """Tensors on any device."""
+
+    exact = scalar = False
+    largest = torch.iinfo(torch.int64).max
+
+    @staticmethod
+    def steps(value: torch.Tensor, name: str) -> torch.Tensor:
+        if value.dtype == torch.bool or value.is_complex():
+            checks.fail(TypeError, name, "step", value)
+        return value.to(torch.int64).clamp(min=0)
+
+    @staticmethod
+    def divmod(a: torch.Tensor, b: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return a // b, a % b
+
+    @staticmethod
+    def where(condition: torch.Tensor, yes: Any, no: Any) -> torch.Tensor:
+        return torch.where(
+            condition,
+            *(
+                x if isinstance(x, torch.Tensor) else torch.tensor(x, dtype=torch.float64, device=condition.device)
+                for x in (yes, no)
+            ),
+        )
+
+    @staticmethod
+    def minimum(a: torch.Tensor, b: torch.Tensor | float) -> torch.Tensor:
+        return torch.minimum(a, b) if isinstance(b, torch.Tensor) else a.clamp(max=b)
+
+    @staticmethod
+    def maximum(a: torch.Tensor, b: torch.Tensor | float) -> torch.Tensor:
+        return torch.maximum(a, b) if isinstance(b, torch.Tensor) else a.clamp(min=b)
+
+    @staticmethod
+    def distance(a: torch.Tensor, b: torch.Tensor | int) -> torch.Tensor:
+        return Torch.real(a - b)
+
+    @staticmethod
+    def sin(values: torch.Tensor) -> torch.Tensor:
+        return torch.sin(values)
+
+    @staticmethod
+    def sqrt(values: torch.Tensor) -> torch.Tensor:
+        return torch.sqrt(values)
+
+    @staticmethod
+    def search(starts: Sequence[int], step: torch.Tensor) -> torch.Tensor:
+        if len(starts) < 2:
+            return step >= starts[0] if starts else step
+        return torch.searchsorted(torch.tensor(starts, dtype=torch.int64, device=step.device), step, right=True)
+
+    @staticmethod
+    def table(rows: Sequence[Row]) -> Columns:
+        return Columns(rows, Torch._picked)
+
+    @staticmethod
+    def _picked(column: Sequence[Any], index: torch.Tensor) -> torch.Tensor:
+        kind = torch.int64 if isinstance(column[0], int) else torch.float64
+        if index.dtype == torch.bool:
+            no, yes = (torch.tensor(value, dtype=kind, device=index.device) for value in column)
+            return torch.where(index, yes, no)
+        return torch.tensor(column, dtype=kind).to(index.device)[index]
+
+    @staticmethod
+    def real(integers: torch.Tensor) -> torch.Tensor:
+        return integers.to(torch.float64)
+
+    @staticmethod
+    def power(base: float, exponents: torch.Tensor) -> torch.Tensor:
+        return torch.pow(base, Torch.real(exponents))
+
+    @staticmethod
+    def scaled(scale_fn: ScaleFn, integers: torch.Tensor) -> torch.Tensor:
+        real = Torch.real(integers)
+        return torch.as_tensor(scale_fn(real), dtype=real.dtype, device=real.device).clamp(0.0, 1.0)
+
+    @staticmethod
+    def is_floating(dtype: torch.dtype) -> bool:
+        return bool(dtype.is_floating_point)
+
+    @staticmethod
+    def rates(values: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
+        return values.to(dtype or torch.get_default_dtype())
+
+    @staticmethod
+    def plain(values: torch.Tensor) -> torch.Tensor:
+        return values
+
+
+def enter_of(kind: type) -> Enter:
+    """What lets in steps of a type."""
+    return _enter
+
+
+def _enter(step: torch.Tensor, name: str) -> tuple[Arrays[torch.Tensor], torch.Tensor]:
+    return Torch, Torch.steps(step, name)

@@ -1,0 +1,1 @@
+"""JAX: an LR range test for states that are values."""

@@ -1,0 +1,331 @@
+"""Schedules made of schedules: in a row, multiplied, clipped, mirrored, repeated. Each is itself one."""
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
+from typing import Any, get_args
+
+from clr import checks
+from clr.arrays.base import A, Array, Arrays
+from clr.schedules.base import AfterEndRule, Schedule, policy
+
+
+@policy
+def join(schedules: Sequence[Schedule], boundaries: Sequence[int] | None = None) -> "Join":
+    """One schedule after the other, each from its own step 0.
+
+    Args:
+        schedules: The schedules in order, one or more.
+        boundaries: The steps at which each but the first begins, counted from 0 and growing: one less than there are
+            schedules. By default each begins where the one before has come to its end (its ``total_steps``).
+
+    Raises:
+        TypeError, ValueError: An argument makes no sense, or a schedule without end is followed by another and no
+            boundaries are given.
+
+    The same as Optax's ``join_schedules`` and PyTorch's ``SequentialLR``, as a value.
+
+    >>> import clr
+    >>> schedule = clr.join([clr.constant(0.5), clr.triangular(0.0, 1.0, step_size=2)], boundaries=[3])
+    >>> [schedule(step) for step in range(6)]
+    [0.5, 0.5, 0.5, 0.0, 0.5, 1.0]
+    """
+    return Join(schedules, boundaries)  # type: ignore[arg-type]  # which makes tuples of them
+
+
+@policy
+def momentum(schedule: Schedule, low: float = 0.85, high: float = 0.95) -> "Momentum":
+    """The mirror of a schedule, for the momentum: high where the rate is low, and low where it is high.
+
+    Args:
+        schedule: The learning rate.
+        low: The momentum at the highest rate, from 0 to below 1.
+        high: The momentum at the lowest rate, from ``low`` to below 1.
+
+    The lowest and the highest rate are the schedule's ``limits``: under `clr.triangular2` and `clr.exp_range` the swing
+    of the momentum shrinks as that of the rate does. The same as the momentum of PyTorch's ``CyclicLR``
+    (``base_momentum`` and ``max_momentum``); see Smith 2018, arXiv:1803.09820, section 4.3.
+
+    Raises:
+        TypeError, ValueError: An argument makes no sense.
+
+    >>> import clr
+    >>> schedule = clr.momentum(clr.triangular(0.001, 0.006, step_size=2), low=0.5, high=0.75)
+    >>> [schedule(step) for step in range(5)]
+    [0.75, 0.625, 0.5, 0.625, 0.75]
+    """
+    return Momentum(schedule, low, high)
+
+
+@policy
+def multiple(schedule: Schedule, factor: float) -> "Multiple":
+    """See `Schedule.__mul__`."""
+    return Multiple(schedule, factor)
+
+
+@policy
+def clip(schedule: Schedule, low: float = 0.0, high: float | None = None) -> "Clip":
+    """See `Schedule.clip`."""
+    return Clip(schedule, low, high)
+
+
+@policy
+def after_end(schedule: Schedule, rule: AfterEndRule) -> "AfterEnd":
+    """See `Schedule.after_end`."""
+    return AfterEnd(schedule, rule)
+
+
+def checked(name: str, value: object) -> Schedule:
+    """A schedule."""
+    if not isinstance(value, Schedule):
+        checks.fail(TypeError, name, "schedule", value)
+    return value
+
+
+class _OfOne(Schedule):
+    """A schedule made of one other: its cycles and its end are that one's."""
+
+    schedule: Schedule
+
+    def _cycle(self, xp: Arrays[A], step: A, /) -> A:
+        return self.schedule._cycle(xp, step)
+
+    @property
+    def total_steps(self) -> int | None:
+        return self.schedule.total_steps
+
+    @property
+    def _training_steps(self) -> int | None:
+        return self.schedule._training_steps
+
+    @property
+    def _preview(self) -> int:
+        return self.schedule._preview
+
+
+@dataclass(frozen=True, repr=False, slots=True)
+class Join(Schedule):
+    """One schedule after the other: see `clr.join`."""
+
+    schedules: tuple[Schedule, ...]
+    boundaries: tuple[int, ...] | None = None
+    _starts: tuple[int, ...] = field(init=False, compare=False)
+    _cycles: tuple[int, ...] = field(init=False, compare=False)  # how many there are before each schedule
+
+    def __post_init__(self) -> None:
+        schedules = tuple(
+            checked(f"schedules[{number}]", part)
+            for number, part in enumerate(checks.sequence("schedules", self.schedules))
+        )
+        if not schedules:
+            checks.fail(ValueError, "schedules", "schedules", self.schedules)
+        if self.boundaries is None:
+            starts = [0]
+            for number, part in enumerate(schedules[:-1]):
+                if part.total_steps is None:
+                    raise ValueError(f"`boundaries` must be given, since schedules[{number}] has no end: {part!r}.")
+                starts.append(starts[-1] + part.total_steps)
+        else:
+            starts = [0]
+            for number, boundary in enumerate(checks.sequence("boundaries", self.boundaries)):
+                starts.append(checks.count(f"boundaries[{number}]", boundary))
+            if len(starts) != len(schedules) or sorted(set(starts)) != starts:
+                checks.fail(ValueError, "boundaries", "boundaries", self.boundaries)
+        lengths = [end - start for start, end in pairwise(starts)]
+        cycles = [part.cycle(steps - 1) for part, steps in zip(schedules, lengths, strict=False)]
+        self._set(
+            schedules=schedules,
+            boundaries=tuple(starts[1:]),
+            _starts=tuple(starts),
+            _cycles=tuple(accumulate(cycles, initial=0)),
+        )
+
+    def _ask(self, xp: Arrays[A], step: Any, ask: Callable[[int, A], A]) -> A:
+        """What ``ask`` gives for the number of the schedule at ``step`` and that schedule's own step."""
+        if xp.scalar:
+            number = bisect_right(self._starts, step) - 1
+            return ask(number, step - self._starts[number])
+        result: Any = ask(0, step)
+        for number, start in enumerate(self._starts[1:], start=1):
+            if start <= xp.largest:
+                result = xp.where(step < start, result, ask(number, xp.maximum(step, start) - start))
+        return result
+
+    def _rate(self, xp: Arrays[A], step: A, /) -> A:
+        return self._ask(xp, step, lambda number, own: self.schedules[number]._rate(xp, own))
+
+    def _cycle(self, xp: Arrays[A], step: A, /) -> A:
+        return self._ask(xp, step, lambda number, own: self.schedules[number]._cycle(xp, own) + self._cycles[number])
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        lowest, highest = zip(*(part.limits for part in self.schedules), strict=True)
+        return min(lowest), max(highest)
+
+    @property
+    def total_steps(self) -> int | None:
+        steps = self.schedules[-1].total_steps
+        return None if steps is None else self._starts[-1] + steps
+
+    @property
+    def _training_steps(self) -> int | None:
+        steps = self.schedules[-1]._training_steps
+        return None if steps is None else self._starts[-1] + steps
+
+    @property
+    def _preview(self) -> int:
+        return self._starts[-1] + self.schedules[-1]._preview
+
+    def describe(self) -> str:
+        lines = [
+            f"From step {start}:\n{part.describe()}" for start, part in zip(self._starts, self.schedules, strict=True)
+        ]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, repr=False, slots=True)
+class Multiple(_OfOne):
+    """A schedule with every rate times a factor: see `Schedule.__mul__`."""
+
+    schedule: Schedule
+    factor: float
+
+    def __post_init__(self) -> None:
+        factor = checks.base_rate("factor", self.factor)
+        highest = checked("schedule", self.schedule).limits[1]
+        checks.base_rate("schedule * factor", highest * factor)  # or it would be infinite later
+        self._set(factor=factor)
+
+    def _rate(self, xp: Arrays[A], step: A, /) -> A:
+        return self.schedule._rate(xp, step) * self.factor
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        low, high = self.schedule.limits
+        return low * self.factor, high * self.factor
+
+    def describe(self) -> str:
+        return f"{self.schedule.describe()}\nEvery rate is multiplied by {self.factor!r}."
+
+
+@dataclass(frozen=True, repr=False, slots=True)
+class Clip(_OfOne):
+    """A schedule that keeps to bounds: see `Schedule.clip`."""
+
+    schedule: Schedule
+    low: float = 0.0
+    high: float | None = None
+
+    def __post_init__(self) -> None:
+        low = checks.base_rate("low", self.low)
+        self._set(
+            schedule=checked("schedule", self.schedule),
+            low=low,
+            high=None if self.high is None else checks.max_rate("high", self.high, "low", low),
+        )
+
+    def _rate(self, xp: Arrays[A], step: A, /) -> A:
+        rate = xp.maximum(self.schedule._rate(xp, step), self.low)
+        return rate if self.high is None else xp.minimum(rate, self.high)
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        low, high = (max(bound, self.low) for bound in self.schedule.limits)
+        return (low, high) if self.high is None else (min(low, self.high), min(high, self.high))
+
+    def describe(self) -> str:
+        words = f"{self.schedule.describe()}\nNo rate is below {self.low!r}"
+        return f"{words}." if self.high is None else f"{words} or above {self.high!r}."
+
+
+@dataclass(frozen=True, repr=False, slots=True)
+class Momentum(_OfOne):
+    """The mirror of a schedule: see `clr.momentum`."""
+
+    schedule: Schedule
+    low: float = 0.85
+    high: float = 0.95
+    _lowest: float = field(init=False, compare=False)
+    _swing: float = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        low = checks.momentum("low", self.low)
+        high = checks.momentum("high", self.high)
+        checks.max_rate("high", high, "low", low)
+        lowest, highest = checked("schedule", self.schedule).limits
+        self._set(low=low, high=high, _lowest=lowest, _swing=highest - lowest)
+
+    def _rate(self, xp: Arrays[A], step: A, /) -> A:
+        return self.mirror(xp, self.schedule._rate(xp, step))
+
+    def mirror(self, xp: Arrays[A], rate: A) -> A:
+        """The momentum that goes with a rate of the schedule."""
+        height: Any = rate - self._lowest
+        if self._swing:
+            height = height / self._swing
+        mirrored = xp.maximum(self.high - height * (self.high - self.low), self.low)
+        return mirrored if xp.exact else xp.minimum(mirrored, self.high)
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        return self.low, self.high
+
+    def describe(self) -> str:
+        return f"The momentum, from {self.low!r} to {self.high!r}, mirrors this:\n{self.schedule.describe()}"
+
+
+@dataclass(frozen=True, repr=False, slots=True)
+class AfterEnd(_OfOne):
+    """A schedule that does not just stay as it is at its end: see `Schedule.after_end`."""
+
+    schedule: Schedule
+    rule: str
+
+    def __post_init__(self) -> None:
+        checks.choice("rule", self.rule, get_args(AfterEndRule))
+        if checked("schedule", self.schedule).total_steps is None:
+            raise ValueError(f"`after_end` needs a schedule that has an end. Received: {self.schedule!r}.")
+
+    @property
+    def _steps(self) -> int:
+        return self.schedule.total_steps  # type: ignore[return-value]
+
+    def _rate(self, xp: Arrays[A], step: A, /) -> A:
+        if self.rule == "error" and xp.exact and _any(step >= self._steps):
+            raise ValueError(f"`step` must be below {self._steps}, where the schedule ends. Received: {step!r}.")
+        return self.schedule._rate(xp, self._located(xp, step)[1])
+
+    def _cycle(self, xp: Arrays[A], step: A, /) -> A:
+        turn, own = self._located(xp, step)
+        return self.schedule._cycle(xp, own) + turn * self.schedule.cycle(self._steps - 1)  # type: ignore[no-any-return]
+
+    def _located(self, xp: Arrays[A], step: A) -> tuple[Any, A]:
+        """How often it has started again, and the schedule's own step."""
+        if self.rule == "repeat" and self._steps <= xp.largest:
+            return xp.divmod(step, self._steps)
+        return 0, step
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        return self.schedule.limits
+
+    @property
+    def total_steps(self) -> int | None:
+        return None if self.rule == "repeat" else self._steps
+
+    @property
+    def _training_steps(self) -> int | None:
+        return None  # what comes after the end is told
+
+    def describe(self) -> str:
+        words = {
+            "hold": "After that, the last rate is kept.",
+            "repeat": f"After {self._steps} steps it starts again.",
+            "error": f"To go beyond {self._steps} steps is an error.",
+        }
+        return f"{self.schedule.describe()}\n{words[self.rule]}"
+
+
+def _any(truth: Array) -> bool:
+    return bool(truth.any() if hasattr(truth, "any") else truth)

@@ -1,0 +1,228 @@
+"""Where a step lies on the wave, and the rate there: the only formula.
+
+The place is found first, with ``//``, ``%`` and comparisons on the framework's own integers, so step 2**31 is as exact
+as step 5. Only the small distance from the foot of a slope becomes a float. `Wave.formula` serves every schedule in every
+framework.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+from clr.arrays.base import A, Arrays
+from clr.schedules import rounding
+from clr.schedules.scaling import Scaling
+from clr.schedules.shapes import SHAPES
+
+_FINEST_TICK = 1000  # parts of a step
+_FARTHEST = 1 << 63  # steps; what starts later is reached by no integer array
+_FINEST = 1 << 200  # starts in a table are exact, or rounded to this part of a step
+
+
+def length(steps: float) -> Fraction:
+    """A length in steps, exactly: 20.3 stands for 203/10, not for the float nearest to it."""
+    return Fraction(steps).limit_denominator(_FINEST_TICK)
+
+
+def whole(steps: Fraction) -> float:
+    """A length in steps, an int if it is whole."""
+    return int(steps) if steps.denominator == 1 else float(steps)
+
+
+class Row(NamedTuple):
+    """What the formula needs of a slope. Its foot is its low end, from which it climbs forwards or backwards."""
+
+    cycle: int  # counted from 0
+    foot: Any  # the nearest whole tick on the slope
+    rest: float  # from the foot itself to that tick
+    low: Any  # the rate at the foot, and at the top
+    high: Any
+    gain: Any  # the constants of the shape
+    lost: float
+    turn: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Wave:
+    """Slopes one after the other: those of a cycle that repeats, or of a whole training.
+
+    Attributes:
+        starts: Where each slope but the first begins, in ticks (within the cycle, if it repeats).
+        rows: A `Row` for each slope. Its numbers may be tensors where an adapter is given tensors.
+        shape: How a rate climbs a slope, a key of `SHAPES`.
+        period: The length of a cycle that repeats, in ticks; None for slopes that do not.
+        ticks: How many ticks a step has.
+        scaling: What happens to the height over the cycles, None for nothing.
+        bound: What the scaling is bound to.
+    """
+
+    starts: tuple[Any, ...]
+    rows: tuple[Row, ...]
+    shape: str
+    period: Any = None
+    ticks: int = 1
+    scaling: Scaling | None = None
+    bound: Any = None
+
+    def formula(self, xp: Arrays[A]) -> Callable[[A], A]:
+        """The formula for a framework, low + (high - low) * height * scale (Smith 2017, section 3.1), as a function.
+
+        It is prepared once for all steps on the host, where a training loop asks for one rate after the other.
+        """
+        wave = self._within(xp)
+        table = xp.table(wave.rows)
+        starts, period, ticks, scaling, bound = wave.starts, wave.period, wave.ticks, wave.scaling, wave.bound
+        is_cosine, is_root = wave.shape == "cosine", wave.shape == "1-sqrt"
+        exact, scalar, search, divide, distance, sin = xp.exact, xp.scalar, xp.search, xp.divmod, xp.distance, xp.sin
+
+        def rate(step: Any) -> Any:
+            # Locate: how far it is to the foot of which slope of which cycle.
+            if period is None:
+                cycle, foot, rest, low, high, gain, lost, turn = table[search(starts, step)]
+                height = (step - foot if scalar else distance(step, foot)) + rest
+            else:
+                cycle, place = divide(step, period) if ticks == 1 else wave._locate(xp, step)
+                _, foot, rest, low, high, gain, lost, turn = table[search(starts, place)]
+                height = (place - foot if scalar else distance(place, foot)) + rest
+            # Height.
+            if is_cosine:
+                height = sin(height * turn)
+                height = height * height
+            elif is_root:
+                part = xp.minimum(height * turn, 1.0)
+                height = part / (xp.sqrt(1.0 - part) + 1.0)
+            rise = scaled = height * gain
+            # Scale.
+            if scaling is not None:
+                if period is None and not scalar:
+                    cycle = step * 0 + cycle  # it may be one and the same for all steps
+                scale = scaling(bound, xp, step, cycle)
+                scaled = rise * scale
+            # Rate. On the host, what these lines have rounded away is given back, so that it is rounded only once.
+            result = low + scaled
+            if exact:
+                lost = lost * height
+                if scaling is not None:
+                    lost = lost * scale + rounding.product_error(xp, rise, scale, scaled)
+                part = result - low  # this and the next line are `rounding.sum_error`, without the cost of a call
+                result = result + (lost + ((low - (result - part)) + (scaled - part)))
+                if scalar:
+                    return result if result < high else high
+            return xp.minimum(result, high)
+
+        return rate
+
+    def cycle(self, xp: Arrays[A], step: A) -> A:
+        """The cycle that ``step`` lies in, counted from 0."""
+        wave = self._within(xp)
+        if wave.period is not None:
+            return (xp.divmod(step, wave.period) if wave.ticks == 1 else wave._locate(xp, step))[0]
+        cycles = xp.table([(row.cycle,) for row in wave.rows])
+        return step * 0 + cycles[xp.search(wave.starts, step)][0]  # type: ignore[no-any-return]
+
+    def _within(self, xp: Arrays[A]) -> "Wave":
+        """The wave as far as the integers of a framework go.
+
+        Where a framework rounds at every operation, a slope needs no correction: it is added to the gain.
+
+        Raises a ValueError if the integers end before a cycle does.
+        """
+        largest = xp.largest if self.ticks == 1 else xp.largest >> 2  # fractions need room for a product in `_locate`
+        if isinstance(self.period, int) and self.period > largest:
+            raise ValueError(
+                f"a cycle of {self.period} ticks of 1/{self.ticks} step cannot be counted in integers up to "
+                f"{largest}: use a shorter or a whole step size, or 64-bit integers (in JAX, jax_enable_x64)"
+            )
+        starts, rows = self.starts, self.rows
+        if self.period is None and xp.largest <= _FARTHEST:
+            starts = tuple([start for start in starts if start <= xp.largest])
+            rows = tuple([_before(row, xp.largest) for row in rows[: len(starts) + 1]])
+        if not xp.exact:
+            rows = tuple([row._replace(gain=row.gain + row.lost) if row.lost else row for row in rows])
+        return replace(self, starts=starts, rows=rows)
+
+    def _locate(self, xp: Arrays[A], step: A) -> tuple[A, A]:
+        """The cycle that ``step`` lies in, counted from 0, and the ticks from its start."""
+        cycle, offset = xp.divmod(step, self.period)
+        # step * ticks = (cycle * ticks) * period + offset * ticks. The last product may pass the largest integer, so
+        # it is taken digit by digit, in a base small enough that nothing does.
+        base = xp.largest // (2 * self.period)
+        inner: Any = 0
+        rest: Any = 0
+        for digit in _digits(self.ticks, base):
+            carry, rest = xp.divmod(rest * base + offset * digit, self.period)
+            inner = inner * base + carry
+        return cycle * self.ticks + inner, rest
+
+
+def _before(row: Row, largest: int) -> Row:
+    """A row whose foot is no farther than the last step that can be counted."""
+    beyond = max(row.foot - largest, 0)
+    return row._replace(foot=row.foot - beyond, rest=row.rest - beyond)
+
+
+def _digits(number: int, base: int) -> Iterator[int]:
+    """The digits of ``number``, most significant first."""
+    higher, digit = divmod(number, base)
+    if higher:
+        yield from _digits(higher, base)
+    yield digit
+
+
+def repeating(low: float, high: float, up: Fraction, down: Fraction, shape: str) -> Wave:
+    """The wave that rises in ``up`` steps, which may be 0, and falls in ``down``: 20.3 steps are 203 ticks of 1/10."""
+    ticks = math.lcm(up.denominator, down.denominator)
+    rise, kind = Fraction(high) - Fraction(low), SHAPES[shape]
+    period = int((up + down) * ticks)
+    falling = Row(0, period, 0.0, low, high, *kind(rise, down * ticks, -1))
+    if not up:
+        return Wave((), (falling,), shape, period, ticks)
+    rising = Row(0, 0, 0.0, low, high, *kind(rise, up * ticks, 1))
+    return Wave((int(up * ticks) + 1,), (rising, falling), shape, period, ticks)
+
+
+class Leg(NamedTuple):
+    """A part of a wave: from a step and a rate to a later step and another rate."""
+
+    start: Fraction
+    end: Fraction
+    before: float
+    after: float
+
+
+def path(legs: Iterable[Leg], slopes_per_cycle: int, shape: str) -> Wave:
+    """The wave of some legs, at least one, at whose end the rate stays. Where legs share a step, it is the later's."""
+    kind = SHAPES[shape]
+    starts, rows = [], []
+    for number, (start, end, before, after) in enumerate(legs):
+        foot, sign = (start, 1) if before <= after else (end, -1)
+        near = sign * math.ceil(sign * foot)  # the nearest whole step on the slope
+        low, high = sorted((before, after))
+        slope = kind(Fraction(high) - Fraction(low), end - start or Fraction(1), sign)
+        starts.append(math.ceil(start))
+        rows.append(Row(number // slopes_per_cycle, near, float(near - foot), low, high, *slope))
+    starts.append(math.ceil(end))
+    rows.append(Row(len(rows) // slopes_per_cycle, starts[-1], 0.0, after, after, *kind(Fraction(0), Fraction(1), 1)))
+    return Wave(tuple(starts[1:]), tuple(rows), shape)
+
+
+def growing(low: float, high: float, up: Fraction, down: Fraction, factor: Fraction, shape: str) -> Wave:
+    """The wave of cycles each ``factor`` times as long as the one before, until they are shorter than a step."""
+    return path(_cycles(low, high, up, down, factor), 2 if up else 1, shape)
+
+
+def _cycles(low: float, high: float, up: Fraction, down: Fraction, factor: Fraction) -> Iterator[Leg]:
+    start = Fraction(0)
+    while start < _FARTHEST and (factor > 1 or up + down >= 1 or not start):
+        top, end = start + up, start + up + down
+        if up:
+            yield Leg(start, top, low, high)
+        yield Leg(top, end, high, low)
+        start, up, down = _rounded(end), _rounded(up * factor), _rounded(down * factor)
+
+
+def _rounded(value: Fraction) -> Fraction:
+    """``value`` if its denominator is bearable, as it is while it can be whole, else the nearest one that is."""
+    return value if value.denominator <= _FINEST else Fraction(round(value * _FINEST), _FINEST)

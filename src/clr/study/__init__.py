@@ -1,1 +1,0 @@
-"""Published experiments that can be made again where their data is."""
