@@ -1,24 +1,24 @@
 """The LR range test in PyTorch. See `clr.torch.range_test`."""
 
-import copy
 import math
-import time
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial
 from itertools import chain
 from typing import Any, Unpack
 
 import torch
-from torch import distributed, nn
+from torch import nn
 
 from clr import checks
 from clr.finder import sweep
 from clr.finder.result import RangeTest
-from clr.finder.sweep import EndOfSweep, Options
-from clr.finder.transaction import Batches, Interrupts, put_back, random_state, seed_of, seed_random, uninterrupted
+from clr.finder.sweep import Options
+from clr.finder.transaction import Batches, put_back, seed_of, uninterrupted
+from clr.torch.ddp import Processes
+from clr.torch.snapshot import Modules as Modules
+from clr.torch.snapshot import Snapshot, mapped, seed
+from clr.torch.snapshot import generators as generators
 
 
 def range_test(
@@ -95,7 +95,7 @@ def range_test(
     >>> 1e-5 < base_lr < max_lr < 0.1
     True
     """
-    processes = _Processes(model)
+    processes = Processes(model)
     with torch.enable_grad(), processes:  # so that all hear of a bad argument in one, too
         if not isinstance(model, nn.Module):
             raise TypeError(f"`model` must be a torch.nn.Module. Received: {model!r}.")
@@ -200,7 +200,7 @@ def range_test(
             if processes.rank:
                 options["progress"] = False
 
-        snapshot = _Snapshot(modules, optimizer, scaler, loader, also, snapshot_device)
+        snapshot = Snapshot(modules, optimizer, scaler, loader, also, snapshot_device)
         try:
             for parameter in snapshot.parameters:
                 parameter.grad = None
@@ -241,289 +241,6 @@ class _Rates:
                 group["lr"] = rate * ratio
 
 
-class _Snapshot:
-    """All that a range test changes, as it was."""
-
-    def __init__(
-        self,
-        modules: list[nn.Module],
-        optimizer: torch.optim.Optimizer,
-        scaler: Any,
-        loader: Any,
-        also: Sequence[Any],
-        device: torch.device | str | None,
-    ) -> None:
-        in_groups = chain.from_iterable(group["params"] for group in optimizer.param_groups)
-        in_modules = chain.from_iterable(module.parameters() for module in modules)
-        self.parameters = list({id(part): part for part in chain(in_modules, in_groups)}.values())
-        self._modules = Modules(modules, self.parameters, device)
-        self._weights = Copy(self.parameters, device)
-        self._optimizer = optimizer
-        # Such as PyTorch's note of whether a scheduler was stepped too early, and what a scaler lends it for an update.
-        self._attributes = dict(vars(optimizer))
-        self._state = Copy(dict(optimizer.state), device)
-        self._groups = [
-            (group, group["params"], Copy({key: group[key] for key in group if key != "params"}, device))
-            for group in optimizer.param_groups
-        ]
-        self._scaler = scaler
-        self._scaling = None if scaler is None else Copy(vars(scaler), device)
-        self._also = [(thing, copy.deepcopy(thing.state_dict())) for thing in also]
-        self._random = [random_state(), *generators(loader)]
-
-    @torch.no_grad()
-    def restore(self) -> None:
-        put_back(
-            # First, for they may write into weights and rates.
-            *(partial(self._restore_other, *pair) for pair in self._also),
-            self._modules.restore,
-            self._weights.restored,
-            self._restore_optimizer,
-            *(partial(self._restore_group, *group) for group in self._groups),
-            self._restore_scaler,
-            *self._random,
-        )
-
-    def _restore_other(self, thing: Any, state: Any) -> None:
-        thing.load_state_dict(copy.deepcopy(state))
-
-    def _restore_optimizer(self) -> None:
-        _refill(vars(self._optimizer), self._attributes)
-        _refill(self._optimizer.state, self._state.restored())
-
-    def _restore_group(self, group: dict[str, Any], parameters: Any, rest: "Copy") -> None:
-        _refill(group, {"params": parameters, **rest.restored()})
-
-    def _restore_scaler(self) -> None:
-        if self._scaling is not None:
-            _refill(vars(self._scaler), self._scaling.restored())
-
-    def restore_gradients(self) -> None:
-        self._modules.restore_gradients()
-
-
-class Modules:
-    """What modules have beside their parameters, as it was: extra state, modes, buffers and gradients."""
-
-    def __init__(
-        self, modules: list[nn.Module], parameters: list[torch.Tensor], device: torch.device | str | None = None
-    ) -> None:
-        parts = [part for module in modules for part in module.modules()]
-        self._extra = [(part, Copy(part.get_extra_state(), device)) for part in parts if _has_extra_state(part)]
-        self._modes = [(part, part.training) for part in parts]
-        # By name, for a module may put another tensor in the place of its buffer.
-        self._buffers = [(part, dict(part._buffers)) for part in parts]
-        self._contents = Copy(
-            list({id(part): part for module in modules for part in module.buffers()}.values()), device
-        )
-        # The tensors themselves are out of the test's reach, so they need no copy.
-        self._gradients = [(part, part.grad) for part in parameters]
-
-    def restore(self) -> None:
-        """Puts back extra state, modes and buffers."""
-        extra = (partial(self._restore_extra, *pair) for pair in self._extra)
-        put_back(*extra, self._restore_modes, self._contents.restored)
-
-    def restore_gradients(self) -> None:
-        """Puts back the gradients, which are not to be there while it trains."""
-        put_back(*(partial(setattr, part, "grad", gradient) for part, gradient in self._gradients))
-
-    def _restore_extra(self, part: nn.Module, state: "Copy") -> None:
-        part.set_extra_state(state.restored())
-
-    def _restore_modes(self) -> None:
-        for part, training in self._modes:
-            part.training = training
-        for part, buffers in self._buffers:
-            _refill(part._buffers, buffers)
-
-
-class Copy:
-    """Copies of the tensors in a value, next to the tensors, which keep their identity when they are restored."""
-
-    def __init__(self, value: Any, device: torch.device | str | None) -> None:
-        self._tensors: list[_Kept] = []
-        self._kept = self._keep(value, device)
-
-    def restored(self) -> Any:
-        """The value with its tensors as they were, in containers of its own."""
-        put_back(*(kept.restore for kept in self._tensors))
-        return self._rebuilt(self._kept)
-
-    def _keep(self, value: Any, device: torch.device | str | None) -> Any:
-        if isinstance(value, torch.Tensor):
-            self._tensors.append(_Kept(value, device))
-            return self._tensors[-1]
-        if type(value) in (dict, list, tuple):
-            return _mapped(value, lambda item: self._keep(item, device))
-        return copy.deepcopy(value)
-
-    def _rebuilt(self, kept: Any) -> Any:
-        if isinstance(kept, _Kept):
-            return kept.tensor
-        return _mapped(kept, self._rebuilt) if type(kept) in (dict, list, tuple) else copy.deepcopy(kept)
-
-
-class _Kept:
-    """A tensor and a copy of its values."""
-
-    def __init__(self, tensor: torch.Tensor, device: torch.device | str | None) -> None:
-        self.tensor = tensor
-        data = _unrepeated(tensor.detach())
-        self._data = data.clone() if device is None else data.to(device, copy=True)
-
-    def restore(self) -> None:
-        _unrepeated(self.tensor.detach()).copy_(self._data)
-
-
-class _Processes:
-    """The processes that train one model, and what they have to agree on. Most often there is but one.
-
-    A process that fails, or has no more data, would leave the others waiting for it. So all of them meet after each
-    thing that may fail, and tell each other how it went.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        self.many, self.rank, self._watched = False, 0, False
-        if not isinstance(model, nn.parallel.DistributedDataParallel):
-            return
-        self.many = True
-        self._group: Any = model.process_group
-        self.rank = distributed.get_rank(self._group)
-        self._size = distributed.get_world_size(self._group)
-        # It then notes the gradients of steps that are not its own, too, and takes them for those of its next.
-        self._watched = model.find_unused_parameters or model.static_graph
-        self._looked_at = False  # whether the first loss was, for what `backward` can not do then
-        self._device = next(model.parameters()).device
-        self._failed = False
-        self._deadline = float("inf")
-        self._interrupts = Interrupts()
-
-    def deadline(self, limit: float | None) -> None:
-        """Sets the time at which the first to see it ends the test for all."""
-        if limit is not None:
-            self._deadline = time.monotonic() + checks.positive("time_limit", limit)
-
-    def __enter__(self) -> None:
-        if self.many:
-            self._interrupts.__enter__()
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        if not self.many:
-            return
-        try:
-            if not self._failed:
-                self._meet(failed=error is not None)
-                if error is None:
-                    self._check()
-        finally:
-            self._interrupts.__exit__(kind, error, trace)
-
-    def together(self, action: Callable[[], Any]) -> Any:
-        """The result of ``action``, the mean of all if it is a number; fails or ends in all if it does so in one."""
-        if not self.many:
-            return action()
-        value, problem = None, None
-        try:
-            value = action()
-        except (Exception, KeyboardInterrupt) as error:
-            problem = error
-        out_of_data, pressed = isinstance(problem, StopIteration), isinstance(problem, KeyboardInterrupt)
-        failed = problem is not None and not out_of_data and not pressed
-        mean = self._meet(
-            failed=failed,
-            out_of_data=out_of_data,
-            late=time.monotonic() >= self._deadline,
-            interrupted=self._interrupts.take() or pressed,
-            value=value if isinstance(value, float) else 0.0,
-        )
-        if failed and problem is not None:
-            raise problem
-        self._check()
-        return mean if isinstance(value, float) else value
-
-    def agree(self, settings: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> None:
-        """Fails in all where one does more steps than the others, or other ones: they would wait for each other."""
-        if not self.many:
-            return
-        self._meet(failed=False)  # where one may have failed already
-        self._check()
-        own = {**settings, "trained parameters": len(_trained(optimizer))}
-        digest = float(zlib.crc32(repr(sorted(own.items())).encode()))
-        extremes = torch.tensor([digest, -digest], dtype=torch.float64, device=self._device)
-        distributed.all_reduce(extremes, distributed.ReduceOp.MAX, group=self._group)
-        if extremes.sum().item():
-            raise ValueError(f"all processes must be given the same options. Received in process {self.rank}: {own!r}.")
-
-    def backward(self, loss: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
-        """Adds the gradients of a loss to those of the parameters, unseen by `DistributedDataParallel`."""
-        if not self._watched:
-            loss.backward()  # type: ignore[no-untyped-call]
-            return
-        if not self._looked_at and _has_reentrant_checkpoint(loss):
-            raise ValueError(
-                "under DistributedDataParallel with `static_graph` or `find_unused_parameters`, checkpoints must have "
-                "`use_reentrant=False`, or the test be made before the model is wrapped."
-            )
-        self._looked_at = True
-        parameters = _trained(optimizer)
-        gradients: Sequence[torch.Tensor | None] = torch.autograd.grad(loss, parameters, allow_unused=True)
-        for part, gradient in zip(parameters, gradients, strict=True):
-            if gradient is not None and part.grad is not None:
-                part.grad += gradient
-            elif gradient is not None:  # a tensor of its own, in the layout of the parameter, as `backward` makes it
-                part.grad = gradient.clone() if gradient.is_sparse else torch.empty_like(part).copy_(gradient)
-
-    def average_gradients(self, optimizer: torch.optim.Optimizer) -> None:
-        """Gives every process the mean of the gradients of all."""
-        if not self.many:
-            return
-        parameters = _trained(optimizer)
-        used = torch.tensor([part.grad is not None for part in parameters], dtype=torch.int32, device=self._device)
-        distributed.all_reduce(used, group=self._group)
-        counts = used.tolist()
-        parameters = [part for part, count in zip(parameters, counts, strict=True) if count]
-
-        def complete() -> None:
-            for part in parameters:
-                if part.grad is None:
-                    part.grad = torch.zeros_like(part)
-
-        if any(0 < count < self._size for count in counts):
-            self.together(complete)  # for memory may be short
-        works = []
-        for gradient in [part.grad for part in parameters if part.grad is not None]:
-            gradient /= self._size
-            works.append(distributed.all_reduce(gradient, group=self._group, async_op=True))
-        for work in works:
-            work.wait()
-
-    def _check(self) -> None:
-        if self._failed:
-            raise RuntimeError("the range test has failed in another process")
-
-    def _meet(
-        self,
-        failed: bool,
-        out_of_data: bool = False,
-        late: bool = False,
-        interrupted: bool = False,
-        value: float = 0.0,
-    ) -> float:
-        """Tells the others how it went, and hears it from them; returns the mean value."""
-        news = torch.tensor([failed, out_of_data, late, interrupted, value], dtype=torch.float64, device=self._device)
-        distributed.all_reduce(news, group=self._group)
-        failures, ends, lates, interrupts, total = news.tolist()
-        self._failed = failures > 0
-        if not self._failed:
-            if interrupts:
-                raise KeyboardInterrupt
-            if ends or lates:
-                raise EndOfSweep("data" if ends else "time")
-        mean: float = total / self._size
-        return mean
-
-
 def _standard_loss(model: nn.Module, loss_fn: Any, batch: Any) -> Any:
     """The loss of a batch of inputs and a target."""
     if not isinstance(batch, list | tuple) or len(batch) < 2:
@@ -555,51 +272,10 @@ def _evaluated(model: nn.Module, evaluate: Callable[[], Any]) -> float:
             part.training = training
 
 
-def _trained(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
-    """The parameters that an optimizer trains."""
-    return [part for group in optimizer.param_groups for part in group["params"] if part.requires_grad]
-
-
 def _parts(modules: list[nn.Module]) -> Iterator[Iterable[torch.Tensor]]:
     for module in modules:
         yield module.parameters()
         yield module.buffers()
-
-
-def _has_reentrant_checkpoint(loss: torch.Tensor) -> bool:
-    """Whether a loss comes from a checkpoint whose gradients are seen by `backward` alone."""
-    met: set[Any] = set()
-    waiting: list[Any] = [loss.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in met:
-            continue
-        if "CheckpointFunctionBackward" in node.name():
-            return True
-        met.add(node)
-        waiting += [following for following, _ in node.next_functions]
-    return False
-
-
-def _has_extra_state(part: nn.Module) -> bool:
-    """Whether a module has a state beside its tensors, by the signs that PyTorch goes by."""
-    own = type(part)
-    return nn.Module.get_extra_state is not own.get_extra_state and nn.Module.set_extra_state is not own.set_extra_state
-
-
-def _unrepeated(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor with all of its memory but none of it twice: into what ``expand`` repeats nothing can be written."""
-    if tensor.layout is torch.strided and not tensor.is_nested:
-        for dimension, stride in enumerate(tensor.stride()):
-            if stride == 0:
-                tensor = tensor[(slice(None),) * dimension + (slice(1),)]
-    return tensor
-
-
-def _refill(old: Any, new: Mapping[Any, Any]) -> None:
-    """Gives a dict other contents."""
-    old.clear()
-    old.update(new)
 
 
 def _moved(batch: Any, device: Any) -> Any:
@@ -608,38 +284,4 @@ def _moved(batch: Any, device: Any) -> Any:
         return batch.to(device, non_blocking=True) if isinstance(batch, torch.Tensor) else batch.to(device)
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
         return type(batch)(*(_moved(item, device) for item in batch))
-    return _mapped(batch, lambda item: _moved(item, device)) if type(batch) in (dict, list, tuple) else batch
-
-
-def _mapped(value: Any, function: Callable[[Any], Any]) -> Any:
-    """A dict, list or tuple with ``function`` applied to what it holds."""
-    if isinstance(value, dict):
-        return {key: function(item) for key, item in value.items()}
-    return type(value)(function(item) for item in value)
-
-
-def _own_generators(loader: Any) -> list[torch.Generator]:
-    """The random generators of a loader and its samplers."""
-    batch_sampler = getattr(loader, "batch_sampler", None)
-    holders = (loader, getattr(loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None))
-    found = [getattr(holder, "generator", None) for holder in holders]
-    return list({id(one): one for one in found if isinstance(one, torch.Generator)}.values())
-
-
-def generators(loader: Any) -> list[Callable[[], object]]:
-    """Functions that put PyTorch's random state, and that of a loader, back to what it is now."""
-    pairs: list[tuple[Callable[[], Any], Callable[[Any], Any]]] = [(torch.get_rng_state, torch.set_rng_state)]
-    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        pairs.append((torch.cuda.get_rng_state_all, torch.cuda.set_rng_state_all))
-    if torch.backends.mps.is_available():
-        pairs.append((torch.mps.get_rng_state, torch.mps.set_rng_state))
-    pairs += [(own.get_state, own.set_state) for own in _own_generators(loader)]
-    return [partial(put, get()) for get, put in pairs]
-
-
-def seed(number: int, loader: Any) -> None:
-    """Seeds all that a test draws from."""
-    seed_random(number)
-    torch.manual_seed(number)
-    for own in _own_generators(loader):
-        own.manual_seed(number)
+    return mapped(batch, lambda item: _moved(item, device)) if type(batch) in (dict, list, tuple) else batch

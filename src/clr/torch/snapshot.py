@@ -1,0 +1,202 @@
+"""Everything that a range test changes in PyTorch, kept as it was."""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import nn
+
+from clr.finder.transaction import put_back, random_state, seed_random
+
+
+class Snapshot:
+    """All that a range test changes, as it was."""
+
+    def __init__(
+        self,
+        modules: list[nn.Module],
+        optimizer: torch.optim.Optimizer,
+        scaler: Any,
+        loader: Any,
+        also: Sequence[Any],
+        device: torch.device | str | None,
+    ) -> None:
+        in_groups = chain.from_iterable(group["params"] for group in optimizer.param_groups)
+        in_modules = chain.from_iterable(module.parameters() for module in modules)
+        self.parameters = list({id(part): part for part in chain(in_modules, in_groups)}.values())
+        self._modules = Modules(modules, self.parameters, device)
+        self._weights = Copy(self.parameters, device)
+        self._optimizer = optimizer
+        # Such as PyTorch's note of whether a scheduler was stepped too early, and what a scaler lends it for an update.
+        self._attributes = dict(vars(optimizer))
+        self._state = Copy(dict(optimizer.state), device)
+        self._groups = [
+            (group, group["params"], Copy({key: group[key] for key in group if key != "params"}, device))
+            for group in optimizer.param_groups
+        ]
+        self._scaler = scaler
+        self._scaling = None if scaler is None else Copy(vars(scaler), device)
+        self._also = [(thing, copy.deepcopy(thing.state_dict())) for thing in also]
+        self._random = [random_state(), *generators(loader)]
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        put_back(
+            # First, for they may write into weights and rates.
+            *(partial(self._restore_other, *pair) for pair in self._also),
+            self._modules.restore,
+            self._weights.restored,
+            self._restore_optimizer,
+            *(partial(self._restore_group, *group) for group in self._groups),
+            self._restore_scaler,
+            *self._random,
+        )
+
+    def _restore_other(self, thing: Any, state: Any) -> None:
+        thing.load_state_dict(copy.deepcopy(state))
+
+    def _restore_optimizer(self) -> None:
+        _refill(vars(self._optimizer), self._attributes)
+        _refill(self._optimizer.state, self._state.restored())
+
+    def _restore_group(self, group: dict[str, Any], parameters: Any, rest: "Copy") -> None:
+        _refill(group, {"params": parameters, **rest.restored()})
+
+    def _restore_scaler(self) -> None:
+        if self._scaling is not None:
+            _refill(vars(self._scaler), self._scaling.restored())
+
+    def restore_gradients(self) -> None:
+        self._modules.restore_gradients()
+
+
+class Modules:
+    """What modules have beside their parameters, as it was: extra state, modes, buffers and gradients."""
+
+    def __init__(
+        self, modules: list[nn.Module], parameters: list[torch.Tensor], device: torch.device | str | None = None
+    ) -> None:
+        parts = [part for module in modules for part in module.modules()]
+        self._extra = [(part, Copy(part.get_extra_state(), device)) for part in parts if _has_extra_state(part)]
+        self._modes = [(part, part.training) for part in parts]
+        # By name, for a module may put another tensor in the place of its buffer.
+        self._buffers = [(part, dict(part._buffers)) for part in parts]
+        self._contents = Copy(
+            list({id(part): part for module in modules for part in module.buffers()}.values()), device
+        )
+        # The tensors themselves are out of the test's reach, so they need no copy.
+        self._gradients = [(part, part.grad) for part in parameters]
+
+    def restore(self) -> None:
+        """Puts back extra state, modes and buffers."""
+        extra = (partial(self._restore_extra, *pair) for pair in self._extra)
+        put_back(*extra, self._restore_modes, self._contents.restored)
+
+    def restore_gradients(self) -> None:
+        """Puts back the gradients, which are not to be there while it trains."""
+        put_back(*(partial(setattr, part, "grad", gradient) for part, gradient in self._gradients))
+
+    def _restore_extra(self, part: nn.Module, state: "Copy") -> None:
+        part.set_extra_state(state.restored())
+
+    def _restore_modes(self) -> None:
+        for part, training in self._modes:
+            part.training = training
+        for part, buffers in self._buffers:
+            _refill(part._buffers, buffers)
+
+
+class Copy:
+    """Copies of the tensors in a value, next to the tensors, which keep their identity when they are restored."""
+
+    def __init__(self, value: Any, device: torch.device | str | None) -> None:
+        self._tensors: list[_Kept] = []
+        self._kept = self._keep(value, device)
+
+    def restored(self) -> Any:
+        """The value with its tensors as they were, in containers of its own."""
+        put_back(*(kept.restore for kept in self._tensors))
+        return self._rebuilt(self._kept)
+
+    def _keep(self, value: Any, device: torch.device | str | None) -> Any:
+        if isinstance(value, torch.Tensor):
+            self._tensors.append(_Kept(value, device))
+            return self._tensors[-1]
+        if type(value) in (dict, list, tuple):
+            return mapped(value, lambda item: self._keep(item, device))
+        return copy.deepcopy(value)
+
+    def _rebuilt(self, kept: Any) -> Any:
+        if isinstance(kept, _Kept):
+            return kept.tensor
+        return mapped(kept, self._rebuilt) if type(kept) in (dict, list, tuple) else copy.deepcopy(kept)
+
+
+class _Kept:
+    """A tensor and a copy of its values."""
+
+    def __init__(self, tensor: torch.Tensor, device: torch.device | str | None) -> None:
+        self.tensor = tensor
+        data = _unrepeated(tensor.detach())
+        self._data = data.clone() if device is None else data.to(device, copy=True)
+
+    def restore(self) -> None:
+        _unrepeated(self.tensor.detach()).copy_(self._data)
+
+
+def generators(loader: Any) -> list[Callable[[], object]]:
+    """Functions that put PyTorch's random state, and that of a loader, back to what it is now."""
+    pairs: list[tuple[Callable[[], Any], Callable[[Any], Any]]] = [(torch.get_rng_state, torch.set_rng_state)]
+    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        pairs.append((torch.cuda.get_rng_state_all, torch.cuda.set_rng_state_all))
+    if torch.backends.mps.is_available():
+        pairs.append((torch.mps.get_rng_state, torch.mps.set_rng_state))
+    pairs += [(own.get_state, own.set_state) for own in _own_generators(loader)]
+    return [partial(put, get()) for get, put in pairs]
+
+
+def seed(number: int, loader: Any) -> None:
+    """Seeds all that a test draws from."""
+    seed_random(number)
+    torch.manual_seed(number)
+    for own in _own_generators(loader):
+        own.manual_seed(number)
+
+
+def _own_generators(loader: Any) -> list[torch.Generator]:
+    """The random generators of a loader and its samplers."""
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    holders = (loader, getattr(loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None))
+    found = [getattr(holder, "generator", None) for holder in holders]
+    return list({id(one): one for one in found if isinstance(one, torch.Generator)}.values())
+
+
+def _has_extra_state(part: nn.Module) -> bool:
+    """Whether a module has a state beside its tensors, by the signs that PyTorch goes by."""
+    own = type(part)
+    return nn.Module.get_extra_state is not own.get_extra_state and nn.Module.set_extra_state is not own.set_extra_state
+
+
+def _unrepeated(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor with all of its memory but none of it twice: into what ``expand`` repeats nothing can be written."""
+    if tensor.layout is torch.strided and not tensor.is_nested:
+        for dimension, stride in enumerate(tensor.stride()):
+            if stride == 0:
+                tensor = tensor[(slice(None),) * dimension + (slice(1),)]
+    return tensor
+
+
+def _refill(old: Any, new: Mapping[Any, Any]) -> None:
+    """Gives a dict other contents."""
+    old.clear()
+    old.update(new)
+
+
+def mapped(value: Any, function: Callable[[Any], Any]) -> Any:
+    """A dict, list or tuple with ``function`` applied to what it holds."""
+    if isinstance(value, dict):
+        return {key: function(item) for key, item in value.items()}
+    return type(value)(function(item) for item in value)
