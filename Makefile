@@ -1,22 +1,29 @@
 # make demo   sets everything up and trains on real digits under each policy
 # make test   sets everything up and runs the tests
-# The rest: check (ruff, mypy), bench, study (hours; can be stopped and resumed), figures, clean.
+# The rest: test-studies (the published results against the runs that are kept), check (ruff, mypy, the order of
+# imports), bench, study (hours; can be stopped and resumed), figures, clean.
 
 PYTHON ?= python3
 BIN := .venv/bin
+WORKERS := --numprocesses auto --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test check bench study figures clean
+.PHONY: demo test test-studies check bench study figures clean
 
 demo: .venv/installed-demo
 	$(BIN)/clr demo
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+	$(BIN)/python -m pytest $(WORKERS) --ignore tests/benchmarks
+
+test-studies: .venv/installed-dev
+	$(BIN)/python -m pytest $(WORKERS) tests/benchmarks
 
 check: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache --no-logo
+	$(BIN)/python .ci/census.py
 
 bench: .venv/installed-bench
 	$(BIN)/python -m benchmarks

@@ -28,13 +28,13 @@ class Array(Protocol):
 
 
 A = TypeVar("A", bound=Array)
-I = TypeVar("I", contravariant=True)
+Index = TypeVar("Index", contravariant=True)
 
 
-class Table(Protocol[I]):
+class Table(Protocol[Index]):
     """Rows that an integer, or integers of a framework, can be looked up in."""
 
-    def __getitem__(self, index: I, /) -> Any: ...
+    def __getitem__(self, index: Index, /) -> Any: ...
 
 
 class Arrays(Protocol[A]):

@@ -20,7 +20,6 @@ class Jax64:
     integer, floating = jnp.int64, jnp.float64
     largest = jnp.iinfo(jnp.int64).max
     divmod = staticmethod(jnp.divmod)
-    where = staticmethod(jnp.where)
     minimum = staticmethod(jnp.minimum)
     maximum = staticmethod(jnp.maximum)
     sin = staticmethod(jnp.sin)
@@ -31,6 +30,10 @@ class Jax64:
         if not (jnp.issubdtype(value.dtype, jnp.integer) or jnp.issubdtype(value.dtype, jnp.floating)):
             checks.fail(TypeError, name, "step", value)
         return jnp.maximum(value.astype(cls.integer), 0)
+
+    @staticmethod
+    def where(condition: jax.Array, yes: jax.Array | float, no: jax.Array | float) -> jax.Array:
+        return jnp.where(condition, yes, no)
 
     @classmethod
     def distance(cls, a: jax.Array, b: jax.Array | int) -> jax.Array:

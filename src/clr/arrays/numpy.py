@@ -25,11 +25,6 @@ class NumPy:
     exact = True
     scalar = False
     largest = np.iinfo(np.int64).max
-    divmod = staticmethod(np.divmod)
-    where = staticmethod(np.where)
-    minimum = staticmethod(np.minimum)
-    maximum = staticmethod(np.maximum)
-    sqrt = staticmethod(np.sqrt)  # IEEE rounds it as the host does
 
     @staticmethod
     def steps(value: Numbers, name: str) -> Numbers:
@@ -43,6 +38,26 @@ class NumPy:
         if value.size and int(value.max()) > NumPy.largest:
             checks.fail(ValueError, name, "far_step", value)
         return value.astype(np.int64)
+
+    @staticmethod
+    def divmod(a: Numbers, b: int) -> tuple[Numbers, Numbers]:
+        return np.divmod(a, b)
+
+    @staticmethod
+    def where(condition: Numbers, yes: Numbers | float, no: Numbers | float) -> Numbers:
+        return np.where(condition, yes, no)
+
+    @staticmethod
+    def minimum(a: Numbers, b: Numbers | float) -> Numbers:
+        return np.minimum(a, b)
+
+    @staticmethod
+    def maximum(a: Numbers, b: Numbers | float) -> Numbers:
+        return np.maximum(a, b)
+
+    @staticmethod
+    def sqrt(values: Numbers) -> Numbers:
+        return np.sqrt(values)  # IEEE rounds it as the host does
 
     @staticmethod
     def distance(a: Numbers, b: Numbers | int) -> Numbers:

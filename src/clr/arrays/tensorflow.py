@@ -142,11 +142,11 @@ def enter_of(kind: type) -> Enter:
 
 
 def _enter(step: tf.Tensor, name: str) -> tuple[Arrays[Any], Any]:
-    if tf.executing_eagerly():
-        functions: Arrays[Any] = EagerArray if step.shape.rank else EagerScalar
-    else:
-        functions = Graph
-    return functions, functions.steps(step, name)
+    if not tf.executing_eagerly():
+        return Graph, Graph.steps(step, name)
+    return (
+        (EagerArray, EagerArray.steps(step, name)) if step.shape.rank else (EagerScalar, EagerScalar.steps(step, name))
+    )
 
 
 def _enter_variable(step: tf.Variable, name: str) -> tuple[Arrays[Any], Any]:

@@ -26,14 +26,13 @@ class Torch:
         return a // b, a % b
 
     @staticmethod
-    def where(condition: torch.Tensor, yes: Any, no: Any) -> torch.Tensor:
-        return torch.where(
-            condition,
-            *(
-                x if isinstance(x, torch.Tensor) else torch.tensor(x, dtype=torch.float64, device=condition.device)
-                for x in (yes, no)
-            ),
-        )
+    def where(condition: torch.Tensor, yes: torch.Tensor | float, no: torch.Tensor | float) -> torch.Tensor:
+        def real(value: torch.Tensor | float) -> torch.Tensor:
+            if isinstance(value, torch.Tensor):
+                return value
+            return torch.tensor(value, dtype=torch.float64, device=condition.device)
+
+        return torch.where(condition, real(yes), real(no))
 
     @staticmethod
     def minimum(a: torch.Tensor, b: torch.Tensor | float) -> torch.Tensor:

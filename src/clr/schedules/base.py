@@ -57,7 +57,8 @@ class Schedule(ABC):
 
     def _at(self, step: int, /) -> float:
         """The rate at ``step`` on the host."""
-        return self._rate(Python, step)
+        rate: float = self._rate(Python, step)
+        return rate
 
     @abstractmethod
     def _cycle(self, xp: Arrays[A], step: A, /) -> A:
@@ -253,7 +254,7 @@ def policy(function: Callable[P, S]) -> Callable[P, S]:
     @wraps(function)
     def remembered(*positional: P.args, **named: P.kwargs) -> S:
         schedule = function(*positional, **named)
-        given: Mapping[str, object] = dict(zip(names, positional, strict=False)) | named
+        given: dict[str, object] = {**dict(zip(names, positional, strict=False)), **named}
         schedule._set(_call=Call(function.__name__, {name: _plain((defaults | given)[name]) for name in names}))
         return schedule
 
@@ -267,7 +268,7 @@ def made(name: str, arguments: Mapping[str, Any]) -> Schedule:
 
 
 def parameters(function: Callable[..., object]) -> tuple[str, ...]:
-    """The names of a policy's parameters. (`inspect` would tell too, and takes longer to import than all of this.)"""
+    """The names of a policy's parameters. `inspect` would tell too, but takes longer to import than all of this."""
     code = getattr(function, "__wrapped__", function).__code__
     names: tuple[str, ...] = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
     return names

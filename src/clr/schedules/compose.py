@@ -156,7 +156,10 @@ class Join(Schedule):
         return self._ask(xp, step, lambda number, own: self.schedules[number]._rate(xp, own))
 
     def _cycle(self, xp: Arrays[A], step: A, /) -> A:
-        return self._ask(xp, step, lambda number, own: self.schedules[number]._cycle(xp, own) + self._cycles[number])
+        def ask(number: int, own: Any) -> Any:
+            return self.schedules[number]._cycle(xp, own) + self._cycles[number]
+
+        return self._ask(xp, step, ask)
 
     @property
     def limits(self) -> tuple[float, float]:
@@ -198,7 +201,7 @@ class Multiple(_OfOne):
         self._set(factor=factor)
 
     def _rate(self, xp: Arrays[A], step: A, /) -> A:
-        return self.schedule._rate(xp, step) * self.factor
+        return self.schedule._rate(xp, step) * self.factor  # type: ignore[no-any-return]
 
     @property
     def limits(self) -> tuple[float, float]:

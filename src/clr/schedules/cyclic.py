@@ -23,7 +23,7 @@ class OnWave(Schedule):
     _wave: Wave
 
     def _rate(self, xp: Arrays[A], step: A, /) -> A:
-        return self._at(step) if xp.scalar else self._wave.formula(xp)(step)  # type: ignore[arg-type, return-value]
+        return self._at(step) if xp.scalar else self._wave.formula(xp)(step)  # type: ignore[arg-type,return-value]
 
 
 @dataclass(frozen=True, repr=False, slots=True)
@@ -45,7 +45,7 @@ class Cyclic(OnWave):
     scale_mode: str = "cycle"
     shape: str = "linear"
     cycle_mult: float = 1
-    _at: Callable[[int], float] = field(init=False, compare=False)  # type: ignore[assignment]  # prepared
+    _at: Callable[[int], float] = field(init=False, compare=False)  # prepared once
     _wave: Wave = field(init=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -24,9 +24,9 @@ class Phases(OnWave):
     lengths: tuple[float, ...] = ()
     shape: str = "linear"
     total_steps: int = None  # type: ignore[assignment]  # by default the sum of the lengths, and 1
-    _at: Callable[[int], float] = field(init=False, compare=False)  # type: ignore[assignment]  # prepared
+    _at: Callable[[int], float] = field(init=False, compare=False)  # prepared once
     _wave: Wave = field(init=False, compare=False)
-    _training_steps: int | None = field(init=False, compare=False)  # type: ignore[assignment]
+    _training_steps: int | None = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         levels = tuple(

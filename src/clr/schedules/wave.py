@@ -1,8 +1,8 @@
 """Where a step lies on the wave, and the rate there: the only formula.
 
 The place is found first, with ``//``, ``%`` and comparisons on the framework's own integers, so step 2**31 is as exact
-as step 5. Only the small distance from the foot of a slope becomes a float. `Wave.formula` serves every schedule in every
-framework.
+as step 5. Only the small distance from the foot of a slope becomes a float. `Wave.formula` serves every schedule, in
+every framework.
 """
 
 import math
@@ -75,7 +75,10 @@ class Wave:
         table = xp.table(wave.rows)
         starts, period, ticks, scaling, bound = wave.starts, wave.period, wave.ticks, wave.scaling, wave.bound
         is_cosine, is_root = wave.shape == "cosine", wave.shape == "1-sqrt"
-        exact, scalar, search, divide, distance, sin = xp.exact, xp.scalar, xp.search, xp.divmod, xp.distance, xp.sin
+        exact, scalar, search, divide, distance = xp.exact, xp.scalar, xp.search, xp.divmod, xp.distance
+        sin: Callable[[Any], Any] = xp.sin
+        sqrt: Callable[[Any], Any] = xp.sqrt
+        minimum: Callable[[Any, Any], Any] = xp.minimum
 
         def rate(step: Any) -> Any:
             # Locate: how far it is to the foot of which slope of which cycle.
@@ -91,8 +94,8 @@ class Wave:
                 height = sin(height * turn)
                 height = height * height
             elif is_root:
-                part = xp.minimum(height * turn, 1.0)
-                height = part / (xp.sqrt(1.0 - part) + 1.0)
+                part = minimum(height * turn, 1.0)
+                height = part / (sqrt(1.0 - part) + 1.0)
             rise = scaled = height * gain
             # Scale.
             if scaling is not None:
@@ -110,7 +113,7 @@ class Wave:
                 result = result + (lost + ((low - (result - part)) + (scaled - part)))
                 if scalar:
                     return result if result < high else high
-            return xp.minimum(result, high)
+            return minimum(result, high)
 
         return rate
 
