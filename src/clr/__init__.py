@@ -3,15 +3,23 @@
 Importing this package imports no framework, no NumPy and no matplotlib. Every name is loaded when it is first used.
 """
 
-from collections.abc import Callable
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
 from clr import above
 from clr.version import __version__ as __version__
 
+TYPE_CHECKING = False  # as type checkers know it, for `typing` would take most of the time of the import
 if TYPE_CHECKING:
-    from clr import comparison, finder, jax, keras, plot, tensorflow, torch
+    from collections.abc import Callable
+    from typing import Any
+
+    from clr import comparison as comparison
+    from clr import finder as finder
+    from clr import jax as jax
+    from clr import keras as keras
+    from clr import plot as plot
+    from clr import tensorflow as tensorflow
+    from clr import torch as torch
     from clr.comparison import Comparison, compare
     from clr.finder.advice import Advice, advise
     from clr.finder.curve import Bounds, NoBoundsError
@@ -107,7 +115,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name in _MODULES:
         return import_module(f"clr.{name}")
     if name not in _PLACES:
@@ -117,10 +125,10 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES, *_PLACES} - {"above", "import_module", "Callable", "Any", "TYPE_CHECKING"})
+    return sorted({*globals(), *_MODULES, *_PLACES} - {"above", "import_module", "TYPE_CHECKING"})
 
 
-def _later(module: str, name: str) -> Callable[..., Any]:
+def _later(module: str, name: str) -> "Callable[..., Any]":
     """A function that is imported when it is called."""
     return lambda *arguments: getattr(import_module(module), name)(*arguments)
 

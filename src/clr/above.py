@@ -4,12 +4,12 @@
 calls this function instead. `clr/__init__.py` stands above all floors and sets it.
 """
 
-from collections.abc import Callable
-from typing import Any
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
-Function = Callable[..., Any]
-
-plot_schedule: Function
-plot_range_test: Function
-notebook_page: Function
-comparison_page: Function
+plot_schedule: "Callable[..., Any]"
+plot_range_test: "Callable[..., Any]"
+notebook_page: "Callable[..., Any]"
+comparison_page: "Callable[..., Any]"

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
+import jax
 from clr import checks
 from clr.arrays.base import Arrays, Columns, Enter, Row, ScaleFn, power
 

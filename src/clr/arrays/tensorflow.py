@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
+import tensorflow as tf
 from clr import checks
 from clr.arrays.base import Arrays, Columns, Enter, Python, Row, ScaleFn
 from clr.arrays.numpy import Numbers, NumPy

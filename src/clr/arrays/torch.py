@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-
 from clr import checks
 from clr.arrays.base import Arrays, Columns, Enter, Row, ScaleFn
 
