@@ -1,57 +1,76 @@
-"""A bar over all runs of a comparison, with the time that is left."""
+"""One progress bar, for everything that takes a while.
+
+    with progress.bar(wanted, total, "LR range test") as show:
+        for at in range(total):
+            ...
+            show(at + 1, now=f"loss {loss:.4g}")
+
+prints to the standard error stream, in one line that is erased at the end:
+
+    LR range test ━━━━━━━━━━  120/300 0:00:12 left: 0:00:18 loss 0.4312
+"""
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from importlib.util import find_spec
+from typing import Protocol
 
-from clr.comparison.runs import Job, Key
 
+class Show(Protocol):
+    """The function that a progress bar gives."""
 
-def silent() -> bool:
-    """Whether there is nobody to see a bar, or nothing to draw it with."""
-    return sys.stderr is None or not sys.stderr.isatty() or find_spec("rich") is None
+    def __call__(self, done: int, now: str = "", text: str | None = None) -> None:
+        """Shows how much is done, and what is done now. A new ``text`` replaces the one at the start of the line."""
 
 
 @contextmanager
 def bar(
-    jobs: Sequence[Job], missing: Sequence[Job], clock: Callable[[], float] = time.monotonic
-) -> Iterator[Callable[[Job, int, bool], None]]:
-    """A function that hears how far a job is, and whether it is over; those that are not missing were before."""
+    wanted: bool | None, total: int, text: str, *, done: int = 0, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Show]:
+    """A progress bar, as a context manager that gives the function to call on the way.
+
+    Args:
+        wanted: True shows the bar, False does not, and None shows it where the standard error stream is a terminal
+            and rich is installed.
+        total: How much there is to do, such as a number of steps.
+        text: What stands at the start of the line.
+        done: How much of ``total`` was done before. The time that is left follows from the speed since then.
+        clock: Gives the time in seconds.
+
+    Raises:
+        ImportError: ``wanted`` is True and rich is not installed.
+    """
+    if wanted is None:
+        wanted = sys.stderr is not None and sys.stderr.isatty() and find_spec("rich") is not None
+    if not wanted:
+        yield lambda done, now="", text=None: None
+        return
     try:
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
-        from rich.text import Text
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
     except ImportError as error:
         raise ImportError("progress bars need rich: pip install 'cyclic-learning-rate[cli]'") from error
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left: {task.fields[left]} {task.fields[now]}"),
+    )
+    before, began = done, clock()
+    with Progress(*columns, console=Console(stderr=True), transient=True, get_time=clock) as progress:
+        task = progress.add_task(text, total=total, completed=done, left="-:--:--", now="")
 
-    class Left(ProgressColumn):
-        """The time left at the mean speed since the start: rich's own forgets what was not within 30 seconds."""
-
-        def render(self, task: Task) -> Text:
-            end = task.fields["end"]
-            left = "-:--:--" if end is None else str(timedelta(seconds=max(0, round(end - task.get_time()))))
-            return Text(left, style="progress.remaining")
-
-    columns = (TextColumn("{task.fields[done]} of {task.fields[runs]} runs"), BarColumn(), TimeElapsedColumn())
-    left = (TextColumn("left:"), Left(), TextColumn("{task.fields[now]}"))
-    reached: dict[Key, int] = {}
-    total, to_make = (sum(job.steps for job in some) for some in (jobs, missing))
-    done, began = len(jobs) - len(missing), clock()
-    with Progress(*columns, *left, console=Console(stderr=True), get_time=clock) as progress:
-        task = progress.add_task(
-            "", total=total, completed=total - to_make, done=done, runs=len(jobs), now="", end=None
-        )
-
-        def show(job: Job, step: int, over: bool) -> None:
-            nonlocal done
-            done += over
-            reached[job.key] = min(step, job.steps)
-            made = sum(reached.values())
-            end = began + (clock() - began) * to_make / made if made else None
-            now = f"{job.name}, seed {job.seed}: step {step} of {job.steps}"
-            progress.update(task, completed=total - to_make + made, done=done, now=now, end=end)
+        def show(done: int, now: str = "", text: str | None = None) -> None:
+            left = _left(clock() - began, done - before, total - done)
+            progress.update(task, completed=done, left=left, now=now, description=text)
 
         yield show
+
+
+def _left(seconds: float, made: int, missing: int) -> str:
+    """The time left at the mean speed since the start. Rich's own forgets what was more than 30 seconds ago."""
+    return str(timedelta(seconds=round(seconds * missing / made))) if made > 0 else "-:--:--"
