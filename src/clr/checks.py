@@ -40,8 +40,17 @@ RULES = {
 
 
 def fail(error: type[Exception], name: str, rule: str, received: object, **details: object) -> Never:
-    """Raises ``error`` with the rule's text and the received value."""
-    raise error(f"`{name}` must be {RULES[rule].format(**details)}. Received: {received!r}.")
+    """Raises ``error`` in the one wording of a broken rule.
+
+    Args:
+        error: The class of the error.
+        name: The argument as the user wrote it.
+        rule: A key of `RULES`, or the rule's text where only one place needs it.
+        received: What came.
+        **details: What the rule's text names in braces.
+    """
+    text = RULES[rule].format(**details) if rule in RULES else rule
+    raise error(f"`{name}` must be {text}. Received: {received!r}.")
 
 
 def number(name: str, value: object, rule: str, **details: object) -> float:

@@ -288,7 +288,7 @@ class AfterEnd(_OfOne):
     def __post_init__(self) -> None:
         checks.choice("rule", self.rule, get_args(AfterEndRule))
         if checked("schedule", self.schedule).total_steps is None:
-            raise ValueError(f"`after_end` needs a schedule that has an end. Received: {self.schedule!r}.")
+            checks.fail(ValueError, "schedule", "one that has an end, for `after_end`", self.schedule)
 
     @property
     def _steps(self) -> int:
@@ -296,7 +296,7 @@ class AfterEnd(_OfOne):
 
     def _rate(self, xp: Arrays[A], step: A, /) -> A:
         if self.rule == "error" and xp.exact and _any(step >= self._steps):
-            raise ValueError(f"`step` must be below {self._steps}, where the schedule ends. Received: {step!r}.")
+            checks.fail(ValueError, "step", f"below {self._steps}, where the schedule ends", step)
         return self.schedule._rate(xp, self._located(xp, step)[1])
 
     def _cycle(self, xp: Arrays[A], step: A, /) -> A:

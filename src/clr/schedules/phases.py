@@ -49,7 +49,7 @@ class Phases(OnWave):
         if given:
             total = checks.count("total_steps", self.total_steps)
             if total < least:
-                raise ValueError(f"`total_steps` must be {least} or more, the sum of `lengths`. Received: {total}.")
+                checks.fail(ValueError, "total_steps", f"{least} or more, the sum of `lengths`", total)
         # A lone level is a leg of no length.
         legs = zip(starts, starts[1:] or starts, levels, levels[1:] or levels, strict=False)
         wave = path(map(Leg._make, legs), len(levels) + 1, shape)

@@ -328,9 +328,7 @@ def wsd(
     down = checks.count("decay_steps", decay_steps)
     start = total - 1 - down  # of the decay
     if start < up:
-        raise ValueError(
-            f"`total_steps` must be above `warmup_steps` + `decay_steps`. Received: {total}, {up}, {down}."
-        )
+        checks.fail(ValueError, "total_steps", f"above `warmup_steps` + `decay_steps`, {up} + {down}", total)
     legs = [(first, up), (peak, start - up), (peak, down)]
     kept = [leg for leg in legs if leg[1]][:-1]
     fall = Phases((peak, lowest), (down,), checks.choice("decay", decay, SHAPES), down + 1)
@@ -344,7 +342,7 @@ def _up_and_down(max_lr: float, total_steps: int, warmup_steps: int, min_lr: flo
     first, peak, lowest, up, total = _training(max_lr, total_steps, warmup_steps, min_lr)
     down = total - 1 - up
     if down < 1:
-        raise ValueError(f"`total_steps` must be above `warmup_steps` + 1. Received: {total} and {up}.")
+        checks.fail(ValueError, "total_steps", f"above `warmup_steps` + 1, {up} + 1", total)
     fall = Phases((peak, lowest), (down,), shape, down + 1)
     return Join((Phases((first, peak), (up,)), fall), (up,)) if up else fall
 
@@ -403,7 +401,7 @@ def one_cycle(
     up = max(part * total - 1, Fraction(0))
     if three_phase:
         if part > Fraction(1, 2):
-            raise ValueError(f"`pct_start` must be at most 0.5 with `three_phase`. Received: {pct_start!r}.")
+            checks.fail(ValueError, "pct_start", "at most 0.5 with `three_phase`", pct_start)
         corners = [(Fraction(0), first), (up, peak), (2 * up, first), (Fraction(total - 1), last)]
     else:
         corners = [(Fraction(0), first), (up, peak), (Fraction(total - 1), last)]
