@@ -240,6 +240,12 @@ class Schedule(ABC):
             object.__setattr__(self, name, value)
 
 
+def ended(xp: Arrays[A], step: A, total_steps: int) -> A:
+    """1 where ``step`` lies after the end of a schedule, else 0: the cycle of one that has a single cycle."""
+    cycle: Any = step * 0
+    return cycle if total_steps > xp.largest else xp.where(step >= total_steps, cycle + 1, cycle)
+
+
 POLICIES: dict[str, Callable[..., Schedule]] = {}  # every function that makes schedules, by its name
 _METHODS = ("clip", "after_end")  # those that users know as a method of a schedule
 

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from clr import checks
 from clr.arrays.base import A, Array, Arrays
-from clr.schedules.base import AfterEndRule, Schedule, policy
+from clr.schedules.base import AfterEndRule, Schedule, ended, policy
 
 
 @policy
@@ -185,6 +185,14 @@ class Join(Schedule):
             f"From step {start}:\n{part.describe()}" for start, part in zip(self._starts, self.schedules, strict=True)
         ]
         return "\n".join(lines)
+
+
+@dataclass(frozen=True, repr=False, slots=True)
+class Stages(Join):
+    """Joined schedules that are the stages of one training, and so one cycle, such as `clr.cosine`."""
+
+    def _cycle(self, xp: Arrays[A], step: A, /) -> A:
+        return ended(xp, step, self._starts[-1] + (self.schedules[-1].total_steps or 0))
 
 
 @dataclass(frozen=True, repr=False, slots=True)

@@ -8,6 +8,7 @@ from itertools import accumulate
 
 from clr import checks
 from clr.arrays.base import A, Arrays, Python
+from clr.schedules.base import ended
 from clr.schedules.cyclic import OnWave, along
 from clr.schedules.shapes import SHAPES
 from clr.schedules.wave import Leg, Wave, path, whole
@@ -64,10 +65,7 @@ class Phases(OnWave):
         )
 
     def _cycle(self, xp: Arrays[A], step: A, /) -> A:
-        cycle = step * 0
-        if not self.lengths or self.total_steps > xp.largest:  # a constant has no cycle to end
-            return cycle  # type: ignore[no-any-return]
-        return xp.where(step >= self.total_steps, cycle + 1, cycle)
+        return ended(xp, step, self.total_steps if self.lengths else xp.largest + 1)  # a constant has no cycle to end
 
     @property
     def limits(self) -> tuple[float, float]:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from clr import checks
 from clr.schedules.base import Schedule, policy
-from clr.schedules.compose import Join, checked, join
+from clr.schedules.compose import Join, Stages, checked, join
 from clr.schedules.cyclic import GAMMA, Cyclic
 from clr.schedules.phases import Phases
 from clr.schedules.shapes import SHAPES
@@ -335,7 +335,7 @@ def wsd(
     if not kept:
         return fall
     rise = Phases(tuple(level for level, _ in kept) + (peak,), tuple(steps for _, steps in kept))
-    return Join((rise, fall), (start,))
+    return Stages((rise, fall), (start,))
 
 
 def _up_and_down(max_lr: float, total_steps: int, warmup_steps: int, min_lr: float, shape: str) -> Schedule:
@@ -343,8 +343,10 @@ def _up_and_down(max_lr: float, total_steps: int, warmup_steps: int, min_lr: flo
     down = total - 1 - up
     if down < 1:
         checks.fail(ValueError, "total_steps", f"above `warmup_steps` + 1, {up} + 1", total)
-    fall = Phases((peak, lowest), (down,), shape, down + 1)
-    return Join((Phases((first, peak), (up,)), fall), (up,)) if up else fall
+    if not up or shape == "linear":
+        levels, lengths = ((first, peak, lowest), (up, down)) if up else ((peak, lowest), (down,))
+        return Phases(levels, lengths, shape, total)
+    return Stages((Phases((first, peak), (up,)), Phases((peak, lowest), (down,), shape, down + 1)), (up,))
 
 
 def _training(
