@@ -153,7 +153,10 @@ class Join(Schedule):
         return result
 
     def _rate(self, xp: Arrays[A], step: A, /) -> A:
-        return self._ask(xp, step, lambda number, own: self.schedules[number]._rate(xp, own))
+        def ask(number: int, own: Any) -> Any:
+            return self.schedules[number]._rate(xp, own)
+
+        return self._ask(xp, step, ask)
 
     def _cycle(self, xp: Arrays[A], step: A, /) -> A:
         def ask(number: int, own: Any) -> Any:
