@@ -42,6 +42,8 @@ class Row(NamedTuple):
     gain: Any  # the constants of the shape
     lost: float
     turn: float
+    top: Any = 0  # for a shape that asks for it: the nearest whole tick on the slope to its top
+    above: float = 0.0  # from the top itself to that tick
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,23 +81,26 @@ class Wave:
         sin: Callable[[Any], Any] = xp.sin
         sqrt: Callable[[Any], Any] = xp.sqrt
         minimum: Callable[[Any, Any], Any] = xp.minimum
+        maximum: Callable[[Any, Any], Any] = xp.maximum
 
         def rate(step: Any) -> Any:
             # Locate: how far it is to the foot of which slope of which cycle.
             if period is None:
-                cycle, foot, rest, low, high, gain, lost, turn = table[search(starts, step)]
+                cycle, foot, rest, low, high, gain, lost, turn, top, above = table[search(starts, step)]
+                place = step
                 height = (step - foot if scalar else distance(step, foot)) + rest
             else:
                 cycle, place = divide(step, period) if ticks == 1 else wave._locate(xp, step)
-                _, foot, rest, low, high, gain, lost, turn = table[search(starts, place)]
+                _, foot, rest, low, high, gain, lost, turn, top, above = table[search(starts, place)]
                 height = (place - foot if scalar else distance(place, foot)) + rest
             # Height.
             if is_cosine:
                 height = sin(height * turn)
                 height = height * height
             elif is_root:
-                part = minimum(height * turn, 1.0)
-                height = part / (sqrt(1.0 - part) + 1.0)
+                # The way that is left is located too: nothing of 1.0 - height * turn is exact near the top.
+                left = ((place - top if scalar else distance(place, top)) + above) * -turn
+                height = height * turn / (sqrt(maximum(left, 0.0)) + 1.0)
             rise = scaled = height * gain
             # Scale.
             if scaling is not None:
@@ -161,9 +166,9 @@ class Wave:
 
 
 def _before(row: Row, largest: int) -> Row:
-    """A row whose foot is no farther than the last step that can be counted."""
-    beyond = max(row.foot - largest, 0)
-    return row._replace(foot=row.foot - beyond, rest=row.rest - beyond)
+    """A row whose foot and top are no farther than the last step that can be counted."""
+    beyond, over = max(row.foot - largest, 0), max(row.top - largest, 0)
+    return row._replace(foot=row.foot - beyond, rest=row.rest - beyond, top=row.top - over, above=row.above - over)
 
 
 def _digits(number: int, base: int) -> Iterator[int]:
@@ -179,10 +184,11 @@ def repeating(low: float, high: float, up: Fraction, down: Fraction, shape: str)
     ticks = math.lcm(up.denominator, down.denominator)
     rise, kind = Fraction(high) - Fraction(low), SHAPES[shape]
     period = int((up + down) * ticks)
-    falling = Row(0, period, 0.0, low, high, *kind(rise, down * ticks, -1))
+    top = int(up * ticks) if shape == "1-sqrt" else 0
+    falling = Row(0, period, 0.0, low, high, *kind(rise, down * ticks, -1), top)
     if not up:
         return Wave((), (falling,), shape, period, ticks)
-    rising = Row(0, 0, 0.0, low, high, *kind(rise, up * ticks, 1))
+    rising = Row(0, 0, 0.0, low, high, *kind(rise, up * ticks, 1), top)
     return Wave((int(up * ticks) + 1,), (rising, falling), shape, period, ticks)
 
 
@@ -205,7 +211,12 @@ def path(legs: Iterable[Leg], slopes_per_cycle: int, shape: str) -> Wave:
         low, high = sorted((before, after))
         slope = kind(Fraction(high) - Fraction(low), end - start or Fraction(1), sign)
         starts.append(math.ceil(start))
-        rows.append(Row(number // slopes_per_cycle, near, float(near - foot), low, high, *slope))
+        row = Row(number // slopes_per_cycle, near, float(near - foot), low, high, *slope)
+        if shape == "1-sqrt":
+            top = end if sign > 0 else start
+            tick = -sign * math.ceil(-sign * top)
+            row = row._replace(top=tick, above=float(tick - top))
+        rows.append(row)
     starts.append(math.ceil(end))
     rows.append(Row(len(rows) // slopes_per_cycle, starts[-1], 0.0, after, after, *kind(Fraction(0), Fraction(1), 1)))
     return Wave(tuple(starts[1:]), tuple(rows), shape)
