@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.test_properties import Case, cases, steps_of
+from tests.schedules.test_properties import Case, cases, steps_of
 
 tf = pytest.importorskip("tensorflow")
 
