@@ -150,7 +150,7 @@ class Join(Schedule):
         for number, start in enumerate(self._starts[1:], start=1):
             if start <= xp.largest:
                 result = xp.where(step < start, result, ask(number, xp.maximum(step, start) - start))
-        return result
+        return result  # type: ignore[no-any-return]
 
     def _rate(self, xp: Arrays[A], step: A, /) -> A:
         def ask(number: int, own: Any) -> Any:
