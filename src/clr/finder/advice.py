@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from clr import checks
-from clr.finder.curve import Bounds
+from clr.finder.curve import UNSURE, Bounds
 from clr.finder.result import RangeTest
 from clr.schedules import policies
 from clr.schedules.base import Schedule
 
-UNSURE = 0.5  # of confidence, below which bounds are to be tried out
 EPOCHS = 4  # in half a cycle
 
 

@@ -5,7 +5,8 @@ them changes what is found.
 """
 
 import math
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left, bisect_right, insort
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,9 @@ MARGIN = 2.5  # from the rate at which it has: cycles come back to their upper b
 RATIO = 10.0  # of the upper bound to the lower one
 RISE = 0.3  # of the fall: so far above its lowest, the loss is said to diverge
 CLEAR = 6.0  # standard errors of the smoothed loss: a fall below that may be chance
+RECENT = 5  # losses whose median is compared to see divergence: two spikes in a row stop nothing
+WARM = 15  # losses after which the level of the start is known
+UNSURE = 0.5  # of confidence, below which bounds need a second look
 NOISE = 0.15  # of the fall: so large a noise halves the confidence
 
 
@@ -99,6 +103,39 @@ def _line(values: Sequence[float], at: int, reach: int) -> float:
     slope = math.fsum(weight * offset * value for weight, offset, value in zip(weights, offsets, near, strict=True))
     spread = total * second - first * first
     return (second * level - first * slope) / spread if spread else near[0]
+
+
+class Divergence:
+    """Says whether training has diverged, loss by loss. A factor on the losses or an added constant changes nothing.
+
+    Args:
+        diverge_at: The loss has diverged when it is above its start by this many times its fall.
+    """
+
+    def __init__(self, diverge_at: float) -> None:
+        self._diverge_at = diverge_at
+        self._recent: deque[float] = deque(maxlen=RECENT)
+        self._first: list[float] = []
+        self._best = math.inf
+        self._noise: list[float] = []  # the distances of losses from their recent level, in order
+
+    def __call__(self, loss: float) -> str | None:
+        """The stop that ``loss`` causes, if any: ``"diverged"`` or ``"non-finite"``."""
+        if not math.isfinite(loss):
+            return "non-finite"
+        self._recent.append(loss)
+        level = median(self._recent)
+        insort(self._noise, abs(loss - level))
+        if len(self._first) < WARM:
+            self._first.append(loss)
+            self._start = median(self._first)
+            self._spread = median(abs(first - self._start) for first in self._first)
+            self._rounding = 1e-6 * max(map(abs, self._first))
+            return None
+        self._best = min(self._best, level)
+        noise = 1.4826 * max(self._noise[len(self._noise) // 2], self._spread)
+        fall = max(self._start - self._best, 5 * noise, self._rounding)
+        return "diverged" if level - self._start > self._diverge_at * fall else None
 
 
 class Curve:

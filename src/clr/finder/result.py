@@ -1,9 +1,9 @@
-"""The result of an LR range test: a value that can be judged, drawn and saved again and again."""
+"""The result of an LR range test: a value that gives bounds and schedules, and can be drawn and saved."""
 
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from itertools import pairwise
@@ -11,15 +11,14 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
 
 from clr import above, checks
-from clr.finder.curve import RULES, Bounds, Curve
+from clr.finder.curve import RULES, UNSURE, Bounds, Curve, Divergence, NoBoundsError
 from clr.schedules import policies
-from clr.schedules.base import Schedule
+from clr.schedules.base import Schedule, parameters
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 VERSION = 1
-GROWTHS = ("exponential", "linear")
 GOALS = ("min", "max")
 STOPS = {
     "completed": "all rates were tried",
@@ -29,18 +28,33 @@ STOPS = {
     "data": "there was no more data",
     "interrupted": "it was interrupted",
 }
-_BURST = ("diverged", "non-finite")  # the stops that say something about the rate
-DIVERGE_AT, EVALUATE_EVERY = 1.0, 5  # by default
+LAST = ("time", "data", "interrupted")  # the stops after which no repeat follows
+BURST = ("diverged", "non-finite")  # the stops that say something about the rate
 HUGE = 1e100  # from which on a loss counts as not finite: below, no sum of losses and no axis overflows
+POLICIES: dict[str, Callable[..., Schedule]] = {
+    function.__name__: function
+    for function in (
+        policies.triangular,
+        policies.triangular2,
+        policies.exp_range,
+        policies.cyclic,
+        policies.one_cycle,
+        policies.one_cycle_fastai,
+        policies.warm_restarts,
+        policies.cosine,
+        policies.linear,
+        policies.wsd,
+    )
+}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Sweep:
     """One pass over the rates.
 
     Attributes:
         losses: The loss of each step, None where no update was made.
-        metrics: What ``evaluate`` gave after each step, None where it was not called.
+        metrics: What ``evaluate`` returned after each step, None where it was not called.
         stop: Why the pass ended, a key of `STOPS`.
     """
 
@@ -49,38 +63,41 @@ class Sweep:
     stop: str
 
     def __post_init__(self) -> None:
-        for name in ("losses", "metrics"):  # a NaN equals but itself: with one for all, equal sweeps are equal
+        checks.choice("stop", self.stop, STOPS)
+        for name in ("losses", "metrics"):  # a NaN equals only itself: with one for all, equal sweeps are equal
             values = tuple(
                 math.nan if value is not None and math.isnan(value) else value for value in getattr(self, name)
             )
             object.__setattr__(self, name, values)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.losses, self.metrics, self.stop)  # so that a copy, too, has that NaN
+    def __reduce__(self) -> tuple[type["Sweep"], tuple[object, ...]]:
+        return type(self), (self.losses, self.metrics, self.stop)  # so that a copy has the same NaN
+
+    def __repr__(self) -> str:
+        return f"<Sweep: {len(self.losses)} steps, {self.stop}>"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RangeTest:
-    """The result of an LR range test: a value that can be judged, drawn and saved again and again.
+    """The result of an LR range test: a value that gives bounds and schedules, and can be drawn and saved.
+
+    `clr.range_test` and its kin make it, and `from_losses` makes it of a curve that was recorded elsewhere.
 
     Attributes:
         sweeps: A `Sweep` for each repeat.
-        min_lr: The first rate.
-        max_lr: The last rate, if the test gets that far.
-        num_steps: How many rates were to be tried.
-        growth: ``"exponential"`` or ``"linear"``.
+        planned_rates: The rates that were to be tried, in order.
         goal: Whether the metric, if there is one, is better when it is smaller (``"min"``) or larger (``"max"``).
-        diverge_at: By how many times its fall the loss had to rise above its start to end the test.
+        diverge_at: The loss had to rise above its start by this many times its fall to end the test.
         evaluate_every: Steps from one metric to the next, if there are any.
         repeats: How many sweeps were to be made.
-        time_limit: After how many seconds the test was to end, or None.
+        time_limit: The test was to end after so many seconds; None for no limit.
 
     >>> import clr
     >>> def train_step(lr):  # the loss of a model that learns best at 0.1
     ...     return 2 - 1.5 / (1 + (0.01 / lr) ** 2) + (lr / 0.3) ** 4
     >>> test = clr.range_test(train_step, min_lr=1e-5, max_lr=10)
-    >>> test.stop
-    'diverged'
+    >>> test
+    <RangeTest: 233 of 300 steps from 1e-05 to 10, diverged>
     >>> base_lr, max_lr = test.bounds()
     >>> 0.001 < base_lr < 0.01 < max_lr < 0.1
     True
@@ -89,21 +106,92 @@ class RangeTest:
     """
 
     sweeps: tuple[Sweep, ...]
-    min_lr: float
-    max_lr: float
-    num_steps: int
-    growth: str
+    planned_rates: tuple[float, ...]
     goal: str = "min"
-    diverge_at: float = DIVERGE_AT
-    evaluate_every: int = EVALUATE_EVERY
+    diverge_at: float = 1.0
+    evaluate_every: int = 5
     repeats: int = 1
     time_limit: float | None = None
+
+    def __post_init__(self) -> None:
+        limit = self.time_limit
+        checked = {
+            "planned_rates": growing("planned_rates", self.planned_rates),
+            "goal": checks.choice("goal", self.goal, GOALS),
+            "diverge_at": checks.positive("diverge_at", self.diverge_at),
+            "evaluate_every": checks.count("evaluate_every", self.evaluate_every),
+            "repeats": checks.count("repeats", self.repeats),
+            "time_limit": None if limit is None else checks.positive("time_limit", limit),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+        if not 0 < len(self.sweeps) <= self.repeats:
+            raise ValueError(
+                "`sweeps` must be a list with at least one sweep, and no more than `repeats`. "
+                f"Received: {len(self.sweeps)} with `repeats` {self.repeats!r}."
+            )
+        for sweep in self.sweeps:
+            for name, values in (("losses", sweep.losses), ("metrics", sweep.metrics)):
+                if len(values) > self.num_steps:
+                    raise ValueError(f"`{name}` must have at most {self.num_steps} values. Received: {len(values)}.")
+
+    @classmethod
+    def from_losses(
+        cls, rates: Iterable[object], losses: Iterable[object], *, goal: Literal["min", "max"] = "min"
+    ) -> "RangeTest":
+        """A test of a curve that was recorded elsewhere, such as by ``jax.lax.scan`` or in a log.
+
+        It ends where `clr.range_test` would have ended: at the first loss that is not finite, or where the loss has
+        diverged. What comes after that is left out.
+
+        Args:
+            rates: The learning rate of each step: growing numbers, 0 or more; evenly spaced or not.
+            losses: The loss of each step, as many; NaN and infinity are taken. Both may be lists, arrays or tensors.
+            goal: ``"min"`` (the default) for losses, ``"max"`` for accuracies and others where larger is better.
+
+        Raises:
+            TypeError, ValueError: An argument makes no sense, or the two are not equally long.
+
+        >>> import clr
+        >>> rates = [10 ** (at / 10 - 6) for at in range(60)]
+        >>> losses = [2 - 1.5 / (1 + (0.001 / lr) ** 2) + (lr / 0.3) ** 4 for lr in rates]
+        >>> test = clr.RangeTest.from_losses(rates, losses)
+        >>> 0.01 < test.bounds().max_lr < 0.1
+        True
+        """
+        checks.choice("goal", goal, GOALS)
+        planned = growing("rates", [_entry("rates", rate) for rate in _iterated("rates", rates)])
+        values = [_entry("losses", loss) for loss in _iterated("losses", losses)]
+        if len(values) != len(planned):
+            raise ValueError(f"`losses` must be as many as `rates`. Received: {len(values)} and {len(planned)}.")
+        ends, stop, kept = Divergence(1.0), None, 0
+        while stop is None and kept < len(values):
+            stop = ends(values[kept] if goal == "min" else -values[kept])
+            kept += 1
+        recorded, nothing = tuple(values[:kept]), (None,) * kept
+        losses_of, metrics_of = (recorded, nothing) if goal == "min" else (nothing, recorded)
+        return cls((Sweep(losses_of, metrics_of, stop or "completed"),), planned, goal)
+
+    @property
+    def min_lr(self) -> float:
+        """The first of the planned rates."""
+        return self.planned_rates[0]
+
+    @property
+    def max_lr(self) -> float:
+        """The last of the planned rates."""
+        return self.planned_rates[-1]
+
+    @property
+    def num_steps(self) -> int:
+        """How many rates were to be tried."""
+        return len(self.planned_rates)
 
     @property
     def stop(self) -> str:
         """Why the test ended, a key of `STOPS`: for several repeats, why most of them did, or what ended them all."""
         stops = [sweep.stop for sweep in self.sweeps]
-        return stops[-1] if stops[-1] in ("time", "data", "interrupted") else Counter(stops).most_common(1)[0][0]
+        return stops[-1] if stops[-1] in LAST else Counter(stops).most_common(1)[0][0]
 
     @property
     def rates(self) -> tuple[float, ...]:
@@ -112,7 +200,7 @@ class RangeTest:
 
     @property
     def losses(self) -> tuple[float, ...]:
-        """The loss at each of the `rates`: with several repeats their median, to which a diverged one adds infinity."""
+        """The loss at each of the `rates`. With several repeats, their median; a diverged one counts as infinity."""
         return tuple(median(losses) for _, losses in self._points("losses"))
 
     @property
@@ -122,21 +210,21 @@ class RangeTest:
 
     @property
     def metrics(self) -> tuple[tuple[float, float], ...]:
-        """The rates at which the model was evaluated, each with the median of what came out."""
+        """The rates at which the model was evaluated, each with the metric: with several repeats, their median."""
         return tuple((rate, median(metrics)) for rate, metrics in self._points("metrics"))
 
     @property
     def smoothed(self) -> tuple[float, ...]:
-        """The losses without their noise, as the bounds are read from them.
+        """The smoothed losses, from which the bounds are read.
 
-        They end where the losses cease to be finite, or reach a size of 1e100, from where no training comes back.
-        With ``evaluate`` it is the metric that is smoothed, and the bounds are read from.
+        They end at the first loss that is not finite, or 1e100 or larger in size. With ``evaluate``, these are the
+        smoothed metrics.
         """
         return tuple(self._sign * value for value in self.curve.smoothed)
 
     @cached_property
     def curve(self) -> Curve:
-        """The curve that the bounds are read from: of the metric if there is one, and else of the loss."""
+        """The curve from which the bounds are read: of the metric if there is one, else of the loss."""
         rates: list[float] = []
         values: list[float] = []
         for rate, repeats in self._points("metrics" if self._judged_by_metric else "losses"):
@@ -145,43 +233,45 @@ class RangeTest:
                 return Curve(rates, values, ended=True)
             rates.append(rate)
             values.append(value)
-        return Curve(rates, values, ended=self.stop in _BURST)
+        return Curve(rates, values, ended=self.stop in BURST)
 
     def bounds(self) -> Bounds:
         """The bounds of a cyclical learning rate, from the curve of the test (Smith 2017, section 3.3).
 
-        The upper one is two fifths of the rate at which the smoothed loss has ceased to fall and turns: where it has
-        risen again by a tenth of its fall, or by what can not be its noise; or where the rise begins, if that is lower.
-        The lower one is a tenth of the upper. Both parts were chosen by training real tasks; the paper judges by eye.
+        The upper bound is two fifths of the rate at which the smoothed loss turns: there it has risen from its lowest
+        by a tenth of its fall, or by more than its noise. It is the rate at which the rise begins, if that is lower.
+        The lower bound is a tenth of the upper. Both parts were chosen by training real tasks; the paper judges by eye.
 
         Raises:
-            NoBoundsError: The curve has no such rates within the test; it says what to change.
+            NoBoundsError: The curve has no such rates within the test. The error says what to change.
         """
         return self.curve.bounds()
 
     def suggest(self, rule: str = "valley") -> float:
-        """A single rate, by one of the rules that are in use.
+        """A single rate, by one of the rules that other libraries use.
 
         Args:
             rule: ``"steepest"``, where the loss falls fastest; ``"minimum"``, a tenth of the rate at which it is
                 lowest; ``"valley"``, a point half way down the longest fall; ``"slide"``, where, coming from the end,
-                the slope stops changing.
+                the gradient stops changing.
 
         Raises:
             NoBoundsError: As for `bounds`.
         """
         return self.curve.suggest(checks.choice("rule", rule, RULES))
 
-    def schedule(self, policy: str | Callable[..., Schedule] = "triangular", **options: Any) -> Schedule:
+    def schedule(self, policy: str | Callable[..., Schedule] = "triangular", **options: object) -> Schedule:
         """A schedule between the bounds.
 
         Args:
-            policy: The name of a policy, such as ``"triangular"`` or ``"one_cycle"``, or a function that takes
-                ``base_lr``, ``max_lr`` and the options by name and gives a schedule.
+            policy: The name of a policy, such as ``"triangular"`` or ``"one_cycle"``. ``"cosine"``, ``"linear"`` and
+                ``"wsd"`` take only the upper bound. Or a function that takes ``base_lr``, ``max_lr`` and the options
+                by name and returns a schedule.
             **options: What the policy takes beside the bounds, such as ``step_size``.
 
         Raises:
             NoBoundsError: As for `bounds`.
+            TypeError, ValueError: There is no such policy, or an option makes no sense.
 
         >>> import clr
         >>> test = clr.range_test(lambda lr: 1 / (1 + 100 * lr) + lr**2, min_lr=1e-6, max_lr=100)
@@ -189,30 +279,70 @@ class RangeTest:
         >>> (schedule(0), schedule(2000)) == tuple(test.bounds())
         True
         """
-        make = policy if callable(policy) else _POLICIES[checks.choice("policy", policy, _POLICIES)]
         base_lr, max_lr = self.bounds()
-        return make(base_lr=base_lr, max_lr=max_lr, **options)
+        given: dict[str, object] = {"base_lr": base_lr, "max_lr": max_lr}
+        if callable(policy):
+            return policy(**given, **options)
+        function = POLICIES[checks.choice("policy", policy, POLICIES)]
+        given |= {"div_factor": max_lr / base_lr, "div": max_lr / base_lr}
+        return function(**{name: given[name] for name in parameters(function) if name in given} | options)
+
+    def describe(self) -> str:
+        """The test in words: how it ended, and its bounds, or why there are none and what to change.
+
+        >>> import clr
+        >>> print(clr.range_test(lambda lr: 1.0).describe())
+        LR range test from 1e-07 to 10. It ended after 300 of 300 steps: all rates were tried.
+        No bounds: The loss does not fall by more than its noise.
+        Make `max_lr` larger; if it stays flat, the training step does not train.
+        """
+        span = f"LR range test from {self.min_lr:.3g} to {self.max_lr:.3g}."
+        reached = f", at {self.planned_rates[self._steps - 1]:.3g}" if 0 < self._steps < self.num_steps else ""
+        lines = [f"{span} It ended after {self._steps} of {self.num_steps} steps{reached}: {STOPS[self.stop]}."]
+        if self.repeats > 1:
+            lines.append(f"It made {len(self.sweeps)} of {self.repeats} repeats; the curve is their median.")
+        if self.time_limit is not None:
+            lines.append(f"Its time limit was {self.time_limit:g} seconds.")
+        try:
+            bounds = self.bounds()
+        except NoBoundsError as refusal:
+            finding = str(refusal).removesuffix(f" {refusal.advice}")
+            return "\n".join([*lines, f"No bounds: {finding}", refusal.advice])
+        lines.append(f"base_lr {bounds.base_lr:.4g}, max_lr {bounds.max_lr:.4g}, confidence {bounds.confidence:.2f}.")
+        lines.append(bounds.reason)
+        if bounds.confidence < UNSURE:
+            lines.append("The confidence is low: take larger batches, more steps or several repeats.")
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        passes = f", {len(self.sweeps)} of {self.repeats} repeats" if self.repeats > 1 else ""
+        span = f"{self.num_steps} steps from {self.min_lr:.3g} to {self.max_lr:.3g}"
+        return f"<RangeTest: {self._steps} of {span}{passes}, {self.stop}>"
+
+    def _repr_html_(self) -> str:
+        return above.notebook_page(self)  # type: ignore[no-any-return]
 
     def plot(self, ax: "Axes | None" = None, scale: Literal["log", "linear"] | None = None) -> "Axes":
         """Draws losses over rates with the bounds, the rules and the stop. Needs the extra ``plot``.
 
         Args:
             ax: Where to draw; by default on a new figure.
-            scale: The axis of the rates; by default ``"log"``, or ``"linear"`` after linear growth.
+            scale: The axis of the rates; by default ``"linear"`` if they are evenly spaced, else ``"log"``.
         """
         return above.plot_range_test(self, ax, scale)  # type: ignore[no-any-return]
 
     def to_dict(self) -> dict[str, Any]:
-        """The test as plain data, with numbers that are not finite as text, for JSON has none."""
+        """The test as plain data. NaN and infinity are texts, for JSON has no such numbers."""
         data = {field.name: getattr(self, field.name) for field in fields(self)}
         sweeps = [
-            {"losses": [*map(_plain, sweep.losses)], "metrics": [*map(_plain, sweep.metrics)], "stop": sweep.stop}
+            {"losses": _json_values(sweep.losses), "metrics": _json_values(sweep.metrics), "stop": sweep.stop}
             for sweep in self.sweeps
         ]
-        return {"clr": VERSION, "kind": "range_test", **data, "sweeps": sweeps}
+        changed = {"sweeps": sweeps, "planned_rates": list(self.planned_rates)}
+        return {"clr": VERSION, "kind": "range_test", **data, **changed}
 
     def to_json(self) -> str:
-        """The test as JSON, from which it can be judged again without training."""
+        """The test as JSON, from which `from_json` makes an equal one."""
         return json.dumps(self.to_dict(), allow_nan=False)
 
     @classmethod
@@ -229,29 +359,10 @@ class RangeTest:
                 f"Received: {data.get('clr')!r} and {data.get('kind')!r}."
             )
         names = {field.name for field in fields(cls)}
-        sweeps = checks.sequence("sweeps", data.get("sweeps", []))
-        later = {  # which the first tests were saved without
-            "diverge_at": DIVERGE_AT,
-            "evaluate_every": EVALUATE_EVERY,
-            "repeats": max(len(sweeps), 1),
-            "time_limit": None,
-        }
-        data = later | dict(data)
         if set(data) != names | {"clr", "kind"}:
             raise ValueError(f"the data of a range test must have the keys {sorted(names)}. Received: {sorted(data)}.")
-        settings = {name: data[name] for name in names - {"sweeps"}}
-        checked_range(settings["min_lr"], settings["max_lr"], settings["num_steps"], settings["growth"])
-        checks.choice("goal", settings["goal"], GOALS)
-        checks.positive("diverge_at", settings["diverge_at"])
-        checks.count("evaluate_every", settings["evaluate_every"])
-        if settings["time_limit"] is not None:
-            checks.positive("time_limit", settings["time_limit"])
-        if not 0 < len(sweeps) <= checks.count("repeats", settings["repeats"]):
-            raise ValueError(
-                "`sweeps` must be a list with at least one sweep, and no more than `repeats`. "
-                f"Received: {len(sweeps)} with `repeats` {settings['repeats']!r}."
-            )
-        return cls(sweeps=tuple(_sweep(sweep, settings["num_steps"]) for sweep in sweeps), **settings)
+        sweeps = tuple(_saved_sweep(sweep) for sweep in checks.sequence("sweeps", data["sweeps"]))
+        return cls(sweeps, **{name: data[name] for name in names - {"sweeps"}})
 
     @classmethod
     def from_json(cls, text: str) -> "RangeTest":
@@ -262,88 +373,81 @@ class RangeTest:
         """
         return cls.from_dict(json.loads(text, object_pairs_hook=checks.unique))
 
+    @property
+    def _steps(self) -> int:
+        """How many of the rates were tried, in the longest of the sweeps."""
+        return max(len(sweep.losses) for sweep in self.sweeps)
+
     @cached_property
     def _judged_by_metric(self) -> bool:
         return any(metric is not None for sweep in self.sweeps for metric in sweep.metrics)
 
     @property
     def _sign(self) -> float:
-        """What turns the values that are judged into such as fall where training goes well."""
+        """The factor that makes the judged values fall where training goes well."""
         return -1.0 if self._judged_by_metric and self.goal == "max" else 1.0
 
     def _points(self, name: Literal["losses", "metrics"]) -> Iterator[tuple[float, list[float]]]:
-        """The rates that most repeats have reached, each with their values; a burst repeat is worst from there on."""
+        """The rates, each with the values of the repeats that reached it. A diverged repeat has the worst value."""
         worst = -math.inf if name == "metrics" and self.goal == "max" else math.inf
-        rates = planned(self.min_lr, self.max_lr, self.num_steps, self.growth)
-        repeats = [(getattr(sweep, name), sweep.stop in _BURST) for sweep in self.sweeps]
+        repeats = [(getattr(sweep, name), sweep.stop in BURST) for sweep in self.sweeps]
         for at in range(max(len(own) for own, _ in repeats)):
             values = [own[at] for own, _ in repeats if at < len(own) and own[at] is not None]
             if len(repeats) > 1:  # a NaN is as bad as can be, and has no place in an order
                 values = [worst if math.isnan(value) else value for value in values]
             if values:
-                yield rates[at], values + [worst for own, burst in repeats if burst and at >= len(own)]
+                yield self.planned_rates[at], values + [worst for own, burst in repeats if burst and at >= len(own)]
 
 
-def planned(min_lr: float, max_lr: float, num_steps: int, growth: str) -> tuple[float, ...]:
-    """The rates of a test: exactly ``min_lr`` at its start and ``max_lr`` at its end."""
-    last = num_steps - 1
-    if growth == "linear":
-        inner = [min_lr + (max_lr - min_lr) * at / last for at in range(1, last)]
-    else:
-        low, high = math.log(min_lr), math.log(max_lr)
-        inner = [math.exp(low + (high - low) * at / last) for at in range(1, last)]
-    return (float(min_lr), *inner, float(max_lr))
-
-
-def checked_range(min_lr: Any, max_lr: Any, num_steps: Any, growth: Any) -> tuple[float, ...]:
-    checks.choice("growth", growth, GROWTHS)
-    low = checks.base_rate("min_lr", min_lr) if growth == "linear" else checks.positive("min_lr", min_lr)
-    if (high := checks.max_rate("max_lr", max_lr, "min_lr", low)) == low:
-        raise ValueError(f"`max_lr` must be above `min_lr`. Received: {max_lr!r} with `min_lr` {min_lr!r}.")
-    if checks.count("num_steps", num_steps) < 2:
-        raise ValueError(f"`num_steps` must be 2 or more. Received: {num_steps!r}.")
-    rates = planned(low, high, num_steps, growth)
-    if any(left >= right for left, right in pairwise(rates)):
-        raise ValueError(f"`num_steps` must be so few that the rates differ. Received: {num_steps!r}.")
+def growing(name: str, values: Sequence[object]) -> tuple[float, ...]:
+    """Rates of a test: two or more, each above the one before."""
+    rates = tuple(checks.base_rate(name, value) for value in checks.sequence(name, values))
+    if len(rates) < 2 or any(left >= right for left, right in pairwise(rates)):
+        raise ValueError(f"`{name}` must be two or more growing rates. Received: {list(rates)!r}.")
     return rates
 
 
-def _plain(value: float | None) -> float | str | None:
-    return value if value is None or math.isfinite(value) else str(value)
+def scalar(value: Any) -> float:
+    """A number, or an array of one element of any framework, as a float. Anything else is a TypeError."""
+    try:
+        if isinstance(value, str | bytes | bool):
+            raise TypeError
+        if not hasattr(value, "item") and hasattr(value, "numpy"):  # of TensorFlow
+            value = value.numpy()
+        return float(value.item() if hasattr(value, "item") else value)
+    except (TypeError, ValueError, RuntimeError, AttributeError):
+        raise TypeError(f"not a number, nor an array of one element: {value!r}") from None
 
 
-def _sweep(data: Any, num_steps: int) -> Sweep:
-    """A sweep of plain data."""
+def _iterated(name: str, values: Iterable[object]) -> list[object]:
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        raise TypeError(f"`{name}` must be numbers in order. Received: {values!r}.")
+    return list(values)
+
+
+def _entry(name: str, value: object) -> float:
+    try:
+        return scalar(value)
+    except TypeError:
+        raise TypeError(f"`{name}` must be numbers in order. Received: {value!r} among them.") from None
+
+
+def _json_values(values: Iterable[float | None]) -> list[float | str | None]:
+    return [value if value is None or math.isfinite(value) else str(value) for value in values]
+
+
+def _saved_sweep(data: Any) -> Sweep:
     checks.mapping("sweep", data)
     if set(data) != {"losses", "metrics", "stop"}:
         raise ValueError(f"a sweep must have the keys 'losses', 'metrics' and 'stop'. Received: {sorted(data)}.")
-    losses, metrics = (_column(name, data[name], num_steps) for name in ("losses", "metrics"))
-    return Sweep(losses, metrics, checks.choice("stop", data["stop"], STOPS))
+    losses, metrics = (
+        tuple(_saved_value(name, value) for value in checks.sequence(name, data[name]))
+        for name in ("losses", "metrics")
+    )
+    return Sweep(losses, metrics, data["stop"])
 
 
-def _column(name: str, values: Any, num_steps: int) -> tuple[float | None, ...]:
-    column = checks.sequence(name, values)
-    if len(column) > num_steps:
-        raise ValueError(f"`{name}` must have at most {num_steps} values. Received: {len(column)}.")
-    return tuple(_value(name, value) for value in column)
-
-
-def _value(name: str, value: Any) -> float | None:
-    if value in ("nan", "inf", "-inf"):
+def _saved_value(name: str, value: object) -> float | None:
+    if isinstance(value, str) and value in ("nan", "inf", "-inf"):
         return float(value)
     return None if value is None else checks.number(name, value, "finite")
-
-
-def _one_cycle(base_lr: float, max_lr: float, **options: Any) -> Schedule:
-    return policies.one_cycle(max_lr, **{"div_factor": max_lr / base_lr, **options})
-
-
-_POLICIES: dict[str, Callable[..., Schedule]] = {
-    "triangular": policies.triangular,
-    "triangular2": policies.triangular2,
-    "exp_range": policies.exp_range,
-    "cyclic": policies.cyclic,
-    "one_cycle": _one_cycle,
-    "wsd": policies.wsd,
-    "warm_restarts": policies.warm_restarts,
-}

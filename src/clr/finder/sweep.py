@@ -1,20 +1,16 @@
-"""The LR range test (Smith 2017, section 3.3): the sweep over the rates, and the rule that ends it."""
+"""The LR range test (Smith 2017, section 3.3): the sweep over the rates."""
 
 import math
 import time
-from bisect import insort
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import median
+from functools import cached_property
+from itertools import pairwise
 from typing import Literal
 
 from clr import checks, progress
-from clr.finder.result import GOALS, RangeTest, Sweep, checked_range
-
-RECENT = 5  # losses whose median is compared: two spikes in a row stop nothing
-WARM = 15  # losses from which the start is known
-LAST = ("time", "data", "interrupted")  # the stops after which no repeat follows
+from clr.finder.curve import Divergence
+from clr.finder.result import GOALS, LAST, RangeTest, Sweep, scalar
 
 Step = Callable[[float], object]
 Reset = Callable[[int], object]
@@ -48,7 +44,15 @@ class Options:
     progress: bool | None = None
 
     def __post_init__(self) -> None:
-        checked_range(self.min_lr, self.max_lr, self.num_steps, self.growth)
+        checks.choice("growth", self.growth, ("exponential", "linear"))
+        check_low = checks.base_rate if self.growth == "linear" else checks.positive
+        low = check_low("min_lr", self.min_lr)
+        if checks.max_rate("max_lr", self.max_lr, "min_lr", low) == low:
+            raise ValueError(f"`max_lr` must be above `min_lr`. Received: {self.max_lr!r} with `min_lr` {low!r}.")
+        if checks.count("num_steps", self.num_steps) < 2:
+            raise ValueError(f"`num_steps` must be 2 or more. Received: {self.num_steps!r}.")
+        if any(left >= right for left, right in pairwise(self.rates)):
+            raise ValueError(f"`num_steps` must be so few that the rates differ. Received: {self.num_steps!r}.")
         checks.positive("diverge_at", self.diverge_at)
         if self.time_limit is not None:
             checks.positive("time_limit", self.time_limit)
@@ -58,10 +62,16 @@ class Options:
         checks.choice("goal", self.goal, GOALS)
         checks.count("repeats", self.repeats)
 
-    @property
+    @cached_property
     def rates(self) -> tuple[float, ...]:
-        """The rates to try, in order."""
-        return checked_range(self.min_lr, self.max_lr, self.num_steps, self.growth)
+        """The rates to try, in order: exactly ``min_lr`` first and ``max_lr`` last."""
+        low, high, last = float(self.min_lr), float(self.max_lr), self.num_steps - 1
+        if self.growth == "linear":
+            inner = [low + (high - low) * at / last for at in range(1, last)]
+        else:
+            start, end = math.log(low), math.log(high)
+            inner = [math.exp(start + (end - start) * at / last) for at in range(1, last)]
+        return (low, *inner, high)
 
 
 def range_test(
@@ -145,15 +155,12 @@ def run(step: Step, reset: Reset | None, options: Options) -> RangeTest:
                 break
     return RangeTest(
         tuple(sweeps),
-        min_lr=float(options.min_lr),
-        max_lr=float(options.max_lr),
-        num_steps=int(options.num_steps),
-        growth=options.growth,
+        options.rates,
         goal=options.goal,
-        diverge_at=float(options.diverge_at),
-        evaluate_every=int(options.evaluate_every),
-        repeats=int(options.repeats),
-        time_limit=None if options.time_limit is None else float(options.time_limit),
+        diverge_at=options.diverge_at,
+        evaluate_every=options.evaluate_every,
+        repeats=options.repeats,
+        time_limit=options.time_limit,
     )
 
 
@@ -163,7 +170,7 @@ class _Pass:
     def __init__(self, step: Step, options: Options, deadline: float, show: progress.Show, repeat: int) -> None:
         self._step, self._options, self._deadline = step, options, deadline
         self._show, self._repeat = show, repeat
-        self._diverged = _StopRule(options.diverge_at)
+        self._diverged = Divergence(options.diverge_at)
         self._losses: list[float | None] = []
         self._metrics: list[float | None] = []
 
@@ -204,44 +211,11 @@ class _Pass:
         return returned_float("evaluate", evaluate())
 
 
-class _StopRule:
-    """Says whether training has diverged, loss by loss, without regard to their scale and zero."""
-
-    def __init__(self, diverge_at: float) -> None:
-        self._diverge_at = diverge_at
-        self._recent: deque[float] = deque(maxlen=RECENT)
-        self._first: list[float] = []
-        self._best = math.inf
-        self._noise: list[float] = []  # the distances of losses from their recent level, in order
-
-    def __call__(self, loss: float) -> str | None:
-        """The stop that ``loss`` brings about, if any."""
-        if not math.isfinite(loss):
-            return "non-finite"
-        self._recent.append(loss)
-        level = median(self._recent)
-        insort(self._noise, abs(loss - level))
-        if len(self._first) < WARM:
-            self._first.append(loss)
-            self._start = median(self._first)
-            self._spread = median(abs(first - self._start) for first in self._first)
-            self._rounding = 1e-6 * max(map(abs, self._first))
-            return None
-        self._best = min(self._best, level)
-        noise = 1.4826 * max(self._noise[len(self._noise) // 2], self._spread)
-        fall = max(self._start - self._best, 5 * noise, self._rounding)
-        return "diverged" if level - self._start > self._diverge_at * fall else None
-
-
 def returned_float(name: str, value: object) -> float:
     """What the function ``name`` has returned, as a float: a number, or an array of one element of any framework."""
     try:
-        if isinstance(value, str | bytes | bool):
-            raise TypeError
-        if not hasattr(value, "item") and hasattr(value, "numpy"):  # of TensorFlow
-            value = value.numpy()
-        return float(value.item() if hasattr(value, "item") else value)  # type: ignore[arg-type]
-    except (TypeError, ValueError, RuntimeError, AttributeError):
+        return scalar(value)
+    except TypeError:
         raise TypeError(f"`{name}` must return a number, or an array of one element. Received: {value!r}.") from None
 
 
