@@ -73,52 +73,52 @@ class Wave:
 
         It is prepared once for all steps on the host, where a training loop asks for one rate after the other.
         """
-        wave = self._within(xp)
-        table = xp.table(wave.rows)
-        starts, period, ticks, scaling, bound = wave.starts, wave.period, wave.ticks, wave.scaling, wave.bound
+        wave: Any = self._within(xp)
+        table, tops = xp.table([row[:-2] for row in wave.rows]), xp.table([row[-2:] for row in wave.rows])
         is_cosine, is_root = wave.shape == "cosine", wave.shape == "1-sqrt"
-        exact, scalar, search, divide, distance = xp.exact, xp.scalar, xp.search, xp.divmod, xp.distance
+        # Names for what the host asks for at every step. Few, since each call of a closure copies them all.
+        starts, period, scaling, exact, scalar = wave.starts, wave.period, wave.scaling, xp.exact, xp.scalar
+        search: Callable[..., Any] = xp.search
         sin: Callable[[Any], Any] = xp.sin
-        sqrt: Callable[[Any], Any] = xp.sqrt
-        minimum: Callable[[Any, Any], Any] = xp.minimum
-        maximum: Callable[[Any, Any], Any] = xp.maximum
 
         def rate(step: Any) -> Any:
             # Locate: how far it is to the foot of which slope of which cycle.
             if period is None:
-                cycle, foot, rest, low, high, gain, lost, turn, top, above = table[search(starts, step)]
                 place = step
-                height = (step - foot if scalar else distance(step, foot)) + rest
+                cycle, foot, rest, low, high, gain, lost, turn = table[search(starts, place)]
             else:
-                cycle, place = divide(step, period) if ticks == 1 else wave._locate(xp, step)
-                _, foot, rest, low, high, gain, lost, turn, top, above = table[search(starts, place)]
-                height = (place - foot if scalar else distance(place, foot)) + rest
+                cycle, place = xp.divmod(step, period) if wave.ticks == 1 else wave._locate(xp, step)
+                _, foot, rest, low, high, gain, lost, turn = table[search(starts, place)]
+            height = (place - foot if exact else xp.distance(place, foot)) + rest
             # Height.
             if is_cosine:
                 height = sin(height * turn)
                 height = height * height
             elif is_root:
                 # The way that is left is located too: nothing of 1.0 - height * turn is exact near the top.
-                left = ((place - top if scalar else distance(place, top)) + above) * -turn
-                height = height * turn / (sqrt(maximum(left, 0.0)) + 1.0)
-            rise = scaled = height * gain
+                top, above = tops[search(starts, place)]
+                left = ((place - top if exact else xp.distance(place, top)) + above) * -turn
+                height = height * turn / (xp.sqrt(xp.maximum(left, 0.0)) + 1.0)
+            rise = height * gain
             # Scale.
             if scaling is not None:
                 if period is None and not scalar:
                     cycle = step * 0 + cycle  # it may be one and the same for all steps
-                scale = scaling(bound, xp, step, cycle)
-                scaled = rise * scale
-            # Rate. On the host, what these lines have rounded away is given back, so that it is rounded only once.
-            result = low + scaled
-            if exact:
+                scale = scaling(wave.bound, xp, step, cycle)
+                whole_rise, rise = rise, rise * scale
+                if exact:
+                    lost = lost * height * scale + rounding.product_error(xp, whole_rise, scale, rise)
+            elif exact:
                 lost = lost * height
-                if scaling is not None:
-                    lost = lost * scale + rounding.product_error(xp, rise, scale, scaled)
-                part = result - low  # this and the next line are `rounding.sum_error`, without the cost of a call
-                result = result + (lost + ((low - (result - part)) + (scaled - part)))
-                if scalar:
-                    return result if result < high else high
-            return minimum(result, high)
+            # Rate. On the host, what these lines have rounded away is given back, so that it is rounded only once.
+            result = low + rise
+            if not exact:
+                return xp.minimum(result, high)
+            part = result - low  # this and the next line are `rounding.sum_error`, without the cost of a call
+            result = result + (lost + ((low - (result - part)) + (rise - part)))
+            if scalar:
+                return result if result < high else high
+            return xp.minimum(result, high)
 
         return rate
 
