@@ -59,8 +59,8 @@ class Arrays(Protocol[A]):
     def maximum(self, a: A, b: Any, /) -> A:
         """The larger of two, element by element."""
 
-    def distance(self, a: A, b: Any, /) -> A:
-        """The difference of two non-negative integers, as a float of the working precision."""
+    def distance(self, a: A, b: Any, rest: Any, /) -> A:
+        """The distance of two non-negative integers and a rest, as a float of the working precision."""
 
     def sin(self, values: A, /) -> A:
         """The sine of floats."""
@@ -126,8 +126,8 @@ class Python:
         return yes if condition else no
 
     @staticmethod
-    def distance(a: float, b: float) -> float:
-        return a - b
+    def distance(a: float, b: float, rest: float) -> float:
+        return abs(a - b) + rest
 
     @staticmethod
     def table(rows: Sequence[Row]) -> tuple[Row, ...]:

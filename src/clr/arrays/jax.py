@@ -36,8 +36,8 @@ class Jax64:
         return jnp.where(condition, yes, no)
 
     @classmethod
-    def distance(cls, a: jax.Array, b: jax.Array | int) -> jax.Array:
-        return cls.real(a - b)
+    def distance(cls, a: jax.Array, b: jax.Array | int, rest: jax.Array | float) -> jax.Array:
+        return cls.real(jnp.maximum(a, b) - jnp.minimum(a, b)) + rest  # unsigned integers have no negative difference
 
     @classmethod
     def search(cls, starts: Sequence[int], step: jax.Array) -> jax.Array:
@@ -109,11 +109,6 @@ class JaxUnsigned32(Jax32):
 
     integer = jnp.uint32
     largest = jnp.iinfo(jnp.uint32).max
-
-    @classmethod
-    def distance(cls, a: jax.Array, b: jax.Array | int) -> jax.Array:
-        far = cls.real(jnp.maximum(a, b) - jnp.minimum(a, b))  # unsigned integers have no negative difference
-        return jnp.where(a < b, -far, far)
 
 
 def enter_of(kind: type) -> Enter:

@@ -60,8 +60,8 @@ class NumPy:
         return np.sqrt(values)  # IEEE rounds it as the host does
 
     @staticmethod
-    def distance(a: Numbers, b: Numbers | int) -> Numbers:
-        return a - b  # the product with a float makes floats of them
+    def distance(a: Numbers, b: Numbers | int, rest: Numbers | float) -> Numbers:
+        return np.abs(a - b) + rest
 
     @staticmethod
     def sin(values: Numbers) -> Numbers:

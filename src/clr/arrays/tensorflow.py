@@ -52,8 +52,9 @@ class Graph:
         return tf.cast(tf.convert_to_tensor(value, dtype_hint=tf.float64), tf.float64)
 
     @staticmethod
-    def distance(a: tf.Tensor, b: tf.Tensor | int) -> tf.Tensor:
-        return Graph.real(a - b)
+    def distance(a: tf.Tensor, b: tf.Tensor | int, rest: tf.Tensor | float) -> tf.Tensor:
+        whole = Graph.real(tf.abs(a - b))
+        return whole if isinstance(rest, float) and not rest else whole + rest
 
     @staticmethod
     def search(starts: Sequence[Any], step: tf.Tensor) -> tf.Tensor:

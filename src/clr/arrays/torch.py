@@ -42,8 +42,9 @@ class Torch:
         return torch.maximum(a, b) if isinstance(b, torch.Tensor) else a.clamp(min=b)
 
     @staticmethod
-    def distance(a: torch.Tensor, b: torch.Tensor | int) -> torch.Tensor:
-        return Torch.real(a - b)
+    def distance(a: torch.Tensor, b: torch.Tensor | int, rest: torch.Tensor | float) -> torch.Tensor:
+        whole = Torch.real((a - b).abs())
+        return whole if isinstance(rest, float) and not rest else whole + rest
 
     @staticmethod
     def sin(values: torch.Tensor) -> torch.Tensor:
@@ -67,7 +68,11 @@ class Torch:
     def _picked(column: Sequence[Any], index: torch.Tensor) -> torch.Tensor:
         kind = torch.int64 if isinstance(column[0], int) else torch.float64
         if index.dtype == torch.bool:
-            no, yes = (torch.tensor(value, dtype=kind, device=index.device) for value in column)
+            no, yes = column
+            if kind == torch.int64:
+                return torch.where(index, yes, no)
+            # Of two floats it would make a float32.
+            yes, no = (torch.tensor(value, dtype=kind, device=index.device) for value in (yes, no))
             return torch.where(index, yes, no)
         return torch.tensor(column, dtype=kind).to(index.device)[index]
 

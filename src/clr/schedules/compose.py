@@ -277,7 +277,9 @@ class Momentum(_OfOne):
         """The momentum that goes with a rate of the schedule."""
         height: Any = rate - self._lowest
         if self._swing:
-            height = height / self._swing
+            part = height / self._swing
+            # Frameworks may flush a tiny swing to 0, and 0 / 0 is not a number.
+            height = part if xp.exact else xp.where(height > 0, part, 0.0)
         mirrored = xp.maximum(self.high - height * (self.high - self.low), self.low)
         return mirrored if xp.exact else xp.minimum(mirrored, self.high)
 

@@ -334,7 +334,7 @@ def wsd(
     fall = Phases((peak, lowest), (down,), checks.choice("decay", decay, SHAPES), down + 1)
     if not kept:
         return fall
-    rise = Phases(tuple(level for level, _ in kept) + (peak,), tuple(steps for _, steps in kept))
+    rise = Phases((*(level for level, _ in kept), peak), tuple(steps for _, steps in kept))
     return Stages((rise, fall), (start,))
 
 

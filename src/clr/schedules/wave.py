@@ -7,7 +7,7 @@ every framework.
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -67,15 +67,19 @@ class Wave:
     ticks: int = 1
     scaling: Scaling | None = None
     bound: Any = None
+    _prepared: dict[Any, Callable[[Any], Any]] = field(default_factory=dict, init=False, repr=False)
 
     def formula(self, xp: Arrays[A]) -> Callable[[A], A]:
-        """The formula for a framework, low + (high - low) * height * scale (Smith 2017, section 3.1), as a function.
+        """The formula for a framework, as a function of the step that is prepared once for all steps."""
+        if xp not in self._prepared:
+            self._prepared[xp] = self._formula(xp)
+        return self._prepared[xp]
 
-        It is prepared once for all steps on the host, where a training loop asks for one rate after the other.
-        """
+    def _formula(self, xp: Arrays[A]) -> Callable[[A], A]:
+        """Locate, height, scale, rate: low + (high - low) * height * scale (Smith 2017, section 3.1)."""
         wave: Any = self._within(xp)
         table, tops = xp.table([row[:-2] for row in wave.rows]), xp.table([row[-2:] for row in wave.rows])
-        is_cosine, is_root = wave.shape == "cosine", wave.shape == "1-sqrt"
+        is_cosine, is_root, is_whole = wave.shape == "cosine", wave.shape == "1-sqrt", wave.ticks == 1
         # Names for what the host asks for at every step. Few, since each call of a closure copies them all.
         starts, period, scaling, exact, scalar = wave.starts, wave.period, wave.scaling, xp.exact, xp.scalar
         search: Callable[..., Any] = xp.search
@@ -87,9 +91,9 @@ class Wave:
                 place = step
                 cycle, foot, rest, low, high, gain, lost, turn = table[search(starts, place)]
             else:
-                cycle, place = xp.divmod(step, period) if wave.ticks == 1 else wave._locate(xp, step)
-                _, foot, rest, low, high, gain, lost, turn = table[search(starts, place)]
-            height = (place - foot if exact else xp.distance(place, foot)) + rest
+                place = step % period if is_whole else wave._locate(xp, step)[1]
+                cycle, foot, rest, low, high, gain, lost, turn = table[search(starts, place)]
+            height = place - foot + rest if exact else xp.distance(place, foot, rest)
             # Height.
             if is_cosine:
                 height = sin(height * turn)
@@ -97,12 +101,14 @@ class Wave:
             elif is_root:
                 # The way that is left is located too: nothing of 1.0 - height * turn is exact near the top.
                 top, above = tops[search(starts, place)]
-                left = ((place - top if exact else xp.distance(place, top)) + above) * -turn
-                height = height * turn / (xp.sqrt(xp.maximum(left, 0.0)) + 1.0)
+                left = abs((place - top + above if exact else xp.distance(place, top, above)) * turn)
+                height = height * turn / (xp.sqrt(left) + 1.0)
             rise = height * gain
             # Scale.
             if scaling is not None:
-                if period is None and not scalar:
+                if period is not None:
+                    cycle = (xp.divmod(step, period) if is_whole else wave._locate(xp, step))[0]
+                elif not scalar:
                     cycle = step * 0 + cycle  # it may be one and the same for all steps
                 scale = scaling(wave.bound, xp, step, cycle)
                 whole_rise, rise = rise, rise * scale
@@ -148,7 +154,7 @@ class Wave:
             starts = tuple([start for start in starts if start <= xp.largest])
             rows = tuple([_before(row, xp.largest) for row in rows[: len(starts) + 1]])
         if not xp.exact:
-            rows = tuple([row._replace(gain=row.gain + row.lost) if row.lost else row for row in rows])
+            rows = tuple([_rounded_row(row) for row in rows])
         return replace(self, starts=starts, rows=rows)
 
     def _locate(self, xp: Arrays[A], step: A) -> tuple[A, A]:
@@ -169,6 +175,14 @@ def _before(row: Row, largest: int) -> Row:
     """A row whose foot and top are no farther than the last step that can be counted."""
     beyond, over = max(row.foot - largest, 0), max(row.top - largest, 0)
     return row._replace(foot=row.foot - beyond, rest=row.rest - beyond, top=row.top - over, above=row.above - over)
+
+
+def _rounded_row(row: Row) -> Row:
+    """A row for frameworks that round at every operation: no correction, and distances without their sign."""
+    sign = -1 if row.turn < 0 or (isinstance(row.gain, float) and row.gain < 0) else 1
+    gain = row.gain + row.lost if row.lost else row.gain
+    gain = gain if row.turn else sign * gain
+    return row._replace(rest=abs(row.rest), gain=gain, turn=abs(row.turn), above=abs(row.above))
 
 
 def _digits(number: int, base: int) -> Iterator[int]:

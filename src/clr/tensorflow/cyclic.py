@@ -176,7 +176,7 @@ def _traced(tf: Any, xp: Any, step: Any, numbers: list[Any], mode: str) -> Any:
     gain = (max_lr - base_lr) / real(up)
     rows = (
         Row(0, 0 * period, 0.0, base_lr, max_lr, gain, 0.0, 0.0),
-        Row(0, period, 0.0, base_lr, max_lr, -gain, 0.0, 0.0),
+        Row(0, period, 0.0, base_lr, max_lr, gain, 0.0, 0.0),
     )
     return Wave(starts, rows, "linear", period, ticks, MODES[mode].scaling, gamma).formula(xp)(step)
 
