@@ -7,16 +7,16 @@ from typing import Any
 from tests.family import GOLDEN, Plain, far_steps, rate
 
 
-def of(make: str, **arguments: Any) -> Plain:
-    return {"make": make, **arguments}
+def of(kind: str, **arguments: Any) -> Plain:
+    return {"kind": kind, **arguments}
 
 
-def made_of(make: str, schedule: Plain, **arguments: Any) -> Plain:
-    return {"make": make, "schedule": schedule, **arguments}
+def made_of(kind: str, schedule: Plain, **arguments: Any) -> Plain:
+    return {"kind": kind, "schedule": schedule, **arguments}
 
 
 def join(*schedules: Plain, boundaries: list[int] | None = None) -> Plain:
-    return {"make": "join", "schedules": list(schedules), **({} if boundaries is None else {"boundaries": boundaries})}
+    return {"kind": "join", "schedules": list(schedules), **({} if boundaries is None else {"boundaries": boundaries})}
 
 
 def descriptions() -> Iterator[Plain]:
@@ -32,8 +32,8 @@ def descriptions() -> Iterator[Plain]:
     yield of("triangular2", base_lr=0.001, max_lr=0.006, step_size=977.5, shape="cosine")
     yield of("triangular2", base_lr=0.0, max_lr=1.0, step_size=2, step_size_down=8, shape="cosine")
     yield of("exp_range", base_lr=1e-05, max_lr=0.1, step_size=1000 / 3, gamma=0.999, shape="cosine")
-    yield of("cyclic", base_lr=0.001, max_lr=0.006, step_size=20, mode="peak_decay", gamma=0.9)
-    yield of("cyclic", base_lr=0.0, max_lr=0.5, step_size=0.7, step_size_down=12.5, mode="peak_decay", gamma=0.99)
+    yield of("cyclic", base_lr=0.001, max_lr=0.006, step_size=20, mode="peak_decay", peak_decay=0.9)
+    yield of("cyclic", base_lr=0.0, max_lr=0.5, step_size=0.7, step_size_down=12.5, mode="peak_decay", peak_decay=0.99)
     yield of("cyclic", base_lr=0.0, max_lr=0.5, step_size=0, step_size_down=12, mode="triangular2")
     yield of("cyclic", base_lr=0.1, max_lr=0.3, step_size=0, step_size_down=12.7, mode="exp_range", gamma=0.9999)
     yield of(
@@ -44,7 +44,7 @@ def descriptions() -> Iterator[Plain]:
         step_size_down=50.5,
         shape="cosine",
         mode="peak_decay",
-        gamma=0.5,
+        peak_decay=0.5,
     )
     # Growing and shrinking cycles
     yield of("triangular", base_lr=0.001, max_lr=0.006, step_size=10, cycle_mult=2)
@@ -54,7 +54,7 @@ def descriptions() -> Iterator[Plain]:
     yield of("triangular2", base_lr=0.001, max_lr=0.006, step_size=2.5, step_size_down=7.25, cycle_mult=3)
     yield of("triangular2", base_lr=0.0, max_lr=0.1, step_size=100.1, shape="cosine", cycle_mult=0.9)
     yield of("exp_range", base_lr=0.001, max_lr=0.006, step_size=5, gamma=0.999, cycle_mult=1.5)
-    yield of("cyclic", base_lr=0.0, max_lr=1.0, step_size=1000 / 3, mode="peak_decay", gamma=0.8, cycle_mult=1.05)
+    yield of("cyclic", base_lr=0.0, max_lr=1.0, step_size=1000 / 3, mode="peak_decay", peak_decay=0.8, cycle_mult=1.05)
     yield of("triangular", base_lr=0.001, max_lr=0.006, step_size=6.666, step_size_down=0.001, cycle_mult=0.5)
     yield of("triangular", base_lr=0.001, max_lr=0.006, step_size=0.25, step_size_down=0.5, cycle_mult=2)
     # Warm restarts
@@ -83,15 +83,28 @@ def descriptions() -> Iterator[Plain]:
     yield of("phases", levels=[0.1, 0.7, 0.7, 0.2, 0.3], lengths=[10.5, 1000 / 7, 0.001, 3**20], shape="cosine")
     yield of("phases", levels=[1e-9, 0.1, 1e-9, 1e-12], lengths=[1.1, 2.2, 2**31])
     yield of("phases", levels=[0.1, 0.2, 0.0, 0.2], lengths=[0.2, 0.3, 0.6], shape="cosine")
-    yield of("trapezoid", max_lr=0.1, total_steps=1000, warmup_steps=100, decay_steps=200)
-    yield of("trapezoid", max_lr=0.1, total_steps=50, warmup_steps=1, decay_steps=48, base_lr=0.001, shape="cosine")
-    yield of("trapezoid", max_lr=0.1, total_steps=10**10, warmup_steps=10**4, decay_steps=10**9, base_lr=0.1)
+    # Trainings
+    yield of("cosine", max_lr=0.1, total_steps=1000)
+    yield of("cosine", max_lr=0.003, total_steps=977, warmup_steps=37, min_lr=1e-5)
+    yield of("cosine", max_lr=1.0, total_steps=3 * 10**9, warmup_steps=10**4)
+    yield of("linear", max_lr=0.1, total_steps=1000)
+    yield of("linear", max_lr=0.003, total_steps=977, warmup_steps=37, min_lr=1e-5)
+    yield of("linear", max_lr=0.01, total_steps=3, warmup_steps=1, min_lr=0.01)
+    yield of("wsd", max_lr=0.1, total_steps=1000, decay_steps=200)
+    yield of("wsd", max_lr=0.1, total_steps=50, warmup_steps=1, decay_steps=48, min_lr=0.001)
+    yield of("wsd", max_lr=0.1, total_steps=50, decay_steps=49)
+    yield of("wsd", max_lr=0.003, total_steps=10**10, warmup_steps=10**4, decay_steps=10**9 + 7, min_lr=1e-6)
+    yield of("wsd", max_lr=0.3, total_steps=1000, warmup_steps=100, decay_steps=200, decay="linear")
+    yield of("wsd", max_lr=0.3, total_steps=1000, warmup_steps=100, decay_steps=200, min_lr=0.1, decay="cosine")
+    yield of("phases", levels=[0.1, 0.7, 0.7, 0.2, 0.3], lengths=[10.5, 20, 0.001, 3**20], shape="1-sqrt")
+    yield of("triangular", base_lr=0.001, max_lr=0.006, step_size=20.3, step_size_down=7, shape="1-sqrt")
+    yield of("warmup", schedule=of("wsd", max_lr=1.0, total_steps=20, decay_steps=9), steps=9, shape="1-sqrt")
     # One cycle
     yield one_cycle
     yield of("one_cycle", max_lr=0.1, total_steps=100, anneal_strategy="linear")
     yield of("one_cycle", max_lr=0.01, total_steps=977, pct_start=0.237, three_phase=True)
     yield of("one_cycle", max_lr=0.01, total_steps=977, pct_start=0.237, three_phase=True, anneal_strategy="linear")
-    yield of("one_cycle", max_lr=1.0, total_steps=10, pct_start=0.1)
+    yield of("one_cycle", max_lr=1.0, total_steps=10, pct_start=0.1, anneal_strategy="cos")
     yield of("one_cycle", max_lr=1.0, total_steps=10, pct_start=0.1, three_phase=True, anneal_strategy="linear")
     yield of("one_cycle", max_lr=1.0, total_steps=11, pct_start=0.0)
     yield of("one_cycle", max_lr=1.0, total_steps=10, pct_start=1.0, anneal_strategy="linear")
@@ -148,6 +161,7 @@ def descriptions() -> Iterator[Plain]:
     # After the end
     yield made_of("after_end", one_cycle, rule="repeat")
     yield made_of("after_end", one_cycle, rule="hold")
+    yield made_of("after_end", of("linear", max_lr=0.1, total_steps=9, warmup_steps=2), rule="repeat")
     yield made_of("after_end", shrinking, rule="repeat")
     yield made_of("after_end", of("phases", levels=[0.1, 0.3, 0.2], lengths=[2.5, 3.2]), rule="repeat")
     yield made_of("after_end", of("constant", lr=0.1), rule="repeat")
@@ -164,4 +178,4 @@ def rows() -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    GOLDEN.write_text("".join(f"{row}\n" for row in rows()), encoding="utf-8")
+    (GOLDEN / "family.jsonl").write_text("".join(f"{row}\n" for row in rows()), encoding="utf-8")

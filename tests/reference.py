@@ -6,17 +6,12 @@ rate   = base_lr + (max_lr - base_lr) * height * scale
 scale  = 1, 1 / 2 ** cycle or gamma ** step
 """
 
-import json
 import math
 import struct
-from dataclasses import dataclass
 from fractions import Fraction
-from functools import cache
-from pathlib import Path
 
 import mpmath
 
-GOLDEN = Path(__file__).parent / "golden" / "triangular_family.jsonl"
 NEGLIGIBLE = 4000  # a factor of 2 ** -4000 leaves nothing of any float64
 
 Length = Fraction | int
@@ -84,27 +79,3 @@ def _place(value: float) -> int:
     """The place of ``value`` in the ordered row of all float64 numbers, zero at 0."""
     bits: int = struct.unpack("<q", struct.pack("<d", value))[0]
     return bits if bits >= 0 else -(bits + (1 << 63))
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the golden file: a schedule, and its exact rates rounded once to float64."""
-
-    mode: str
-    base_lr: float
-    max_lr: float
-    step_size_up: float
-    step_size_down: float
-    gamma: float
-    steps: tuple[int, ...]
-    lrs: tuple[float, ...]
-
-    def __str__(self) -> str:
-        return f"{self.mode}-{self.base_lr}-{self.max_lr}-{self.step_size_up}-{self.step_size_down}-{self.gamma}"
-
-
-@cache
-def golden() -> tuple[Row, ...]:
-    """The rows of the golden file; ``ids=str`` names them in a parametrized test."""
-    rows = [json.loads(line) for line in GOLDEN.read_text(encoding="utf-8").splitlines()]
-    return tuple(Row(**row | {"steps": tuple(row["steps"]), "lrs": tuple(row["lrs"])}) for row in rows)
