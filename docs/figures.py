@@ -6,7 +6,7 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import tensorflow as tf
-from clr.schedule import POLICIES
+from clr.schedules.scaling import POLICIES
 from matplotlib import pyplot
 
 import clr
