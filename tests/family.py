@@ -404,8 +404,8 @@ def marker(plain: Plain, step: int) -> Any:
             where = place(cycles(plain), step)
             return None if where is None else where[0]
         case kind if kind in TRAININGS:
-            return (step >= phases_of(plain)[1]) + (step >= plain["total_steps"])
-    is_constant = plain["kind"] == "constant" or not plain.get("lengths", True)
+            return step >= plain["total_steps"]
+    is_constant = plain["kind"] == "constant" or not (ARGUMENTS[plain["kind"]] | plain).get("lengths", True)
     return not is_constant and step >= corners(plain).total
 
 

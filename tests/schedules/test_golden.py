@@ -137,7 +137,9 @@ def table() -> list[Any]:
                 # The second integer takes the same way once it is let in: one way of all groups, all ways of one.
                 some = GROUPS if integer == integers[0] or name in ("jit", "function") else ("paper",)
                 cases += [
-                    pytest.param(framework, way, integer, group, id=f"{framework}-{name}-{integer}-{group}", marks=marks)
+                    pytest.param(
+                        framework, way, integer, group, id=f"{framework}-{name}-{integer}-{group}", marks=marks
+                    )
                     for group in some
                 ]
     return cases

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import clr
-from tests.family import CYCLES, LAST, Plain, bounds, exact, far_steps, made, rate, total
+from tests.family import CYCLES, LAST, Plain, exact, far_steps, limits, made, rate, total
 from tests.reference import ulps
 
 PROFILE = settings(deadline=None, derandomize=True, max_examples=200)
@@ -31,7 +31,7 @@ decay = st.one_of(st.just(1.0), st.floats(0.5, 1.0), st.floats(0.01, 1.0))
 def phases(draw: st.DrawFn) -> Plain:
     lengths = draw(st.lists(length, max_size=5))
     levels = draw(st.lists(lr, min_size=len(lengths) + 1, max_size=len(lengths) + 1))
-    return {"make": "phases", "levels": levels, "lengths": lengths, "shape": draw(shape)}
+    return {"kind": "phases", "levels": levels, "lengths": lengths, "shape": draw(shape)}
 
 
 @st.composite
@@ -39,7 +39,7 @@ def cosines(draw: st.DrawFn) -> Plain:
     base_lr, max_lr = draw(pair)
     up, down = draw(st.one_of(st.just(0), length)), draw(length)
     mode, gamma = draw(st.sampled_from(["triangular", "triangular2", "exp_range", "peak_decay"])), draw(decay)
-    plain = {"make": "cyclic", "base_lr": base_lr, "max_lr": max_lr, "step_size": up, "step_size_down": down}
+    plain = {"kind": "cyclic", "base_lr": base_lr, "max_lr": max_lr, "step_size": up, "step_size_down": down}
     return plain | {"mode": mode, "gamma": gamma, "shape": "cosine"}
 
 
@@ -54,7 +54,7 @@ def one_cycles(draw: st.DrawFn) -> Plain:
     # A part of 1/1000: a rise of less than that many steps is left out.
     part = draw(st.integers(0, 500 if three_phase else 1000)) / 1000
     return {
-        "make": "one_cycle",
+        "kind": "one_cycle",
         "max_lr": draw(st.floats(1e-6, 10.0)),
         "total_steps": draw(st.one_of(st.integers(2, 100), st.integers(2, 10**9))),
         "pct_start": part,
@@ -70,7 +70,7 @@ def joins(draw: st.DrawFn, parts: st.SearchStrategy[Plain]) -> Plain:
     schedules = draw(st.lists(parts, min_size=1, max_size=3))
     shorts = draw(st.lists(st.integers(1, 2**33), min_size=len(schedules) - 1, max_size=len(schedules) - 1))
     begins = [sum(shorts[: number + 1]) for number in range(len(shorts))]
-    return {"make": "join", "schedules": schedules, "boundaries": begins}
+    return {"kind": "join", "schedules": schedules, "boundaries": begins}
 
 
 @st.composite
@@ -79,14 +79,14 @@ def wrapped(draw: st.DrawFn, parts: st.SearchStrategy[Plain]) -> Plain:
     kinds = ["multiple", "clip", "warmup"] + (["after_end"] if total(inner) is not None else [])
     match draw(st.sampled_from(kinds)):
         case "multiple":
-            return {"make": "multiple", "schedule": inner, "factor": draw(st.floats(1e-3, 10.0))}
+            return {"kind": "multiple", "schedule": inner, "factor": draw(st.floats(1e-3, 10.0))}
         case "clip":
             low, high = draw(pair)
-            return {"make": "clip", "schedule": inner, "low": low, "high": draw(st.one_of(st.none(), st.just(high)))}
+            return {"kind": "clip", "schedule": inner, "low": low, "high": draw(st.one_of(st.none(), st.just(high)))}
         case "after_end":
-            return {"make": "after_end", "schedule": inner, "rule": draw(st.sampled_from(["hold", "repeat"]))}
+            return {"kind": "after_end", "schedule": inner, "rule": draw(st.sampled_from(["hold", "repeat"]))}
     steps, start = draw(st.integers(1, 10**6)), draw(lr)
-    return {"make": "warmup", "schedule": inner, "steps": steps, "start": start, "shape": draw(shape)}
+    return {"kind": "warmup", "schedule": inner, "steps": steps, "start": start, "shape": draw(shape)}
 
 
 simple = st.one_of(phases(), cosines(), growing(), one_cycles())
@@ -106,7 +106,7 @@ def located(plains: st.SearchStrategy[Plain]) -> st.SearchStrategy[tuple[Plain, 
 def off(plain: Plain, step: int) -> int:
     """By how many ulps the rate is off; those far below its bounds count as next to 0."""
     got, wanted = made(plain)(step), exact(plain, step)
-    if abs(Fraction(got) - wanted) <= bounds(plain)[1] * Fraction(SMALLEST):
+    if abs(Fraction(got) - wanted) <= limits(plain)[1] * Fraction(SMALLEST):
         return 0
     return ulps(got, float(wanted))
 
@@ -160,11 +160,11 @@ def test_composed_schedules_are_within_a_few_ulps_of_the_exact_rate(at: tuple[Pl
 def test_momentum_is_exact_in_parts_of_its_bounds(at: tuple[Plain, int], low: float, high: float) -> None:
     low, high = sorted((low, high))
     inner, step = at
-    lowest, highest = bounds(inner)
+    lowest, highest = limits(inner)
     if lowest < highest:
         # A rate is as exact as float64 allows, which is nothing if the rates are all but equal.
         lost = highest / (highest - lowest)
-        plain = {"make": "momentum", "schedule": inner, "low": low, "high": high}
+        plain = {"kind": "momentum", "schedule": inner, "low": low, "high": high}
         error = abs(Fraction(made(plain)(step)) - exact(plain, step))
         assert error <= Fraction(high) * (1 + lost) * Fraction(1, 2**49)
 
@@ -174,7 +174,7 @@ def test_momentum_is_exact_in_parts_of_its_bounds(at: tuple[Plain, int], low: fl
 def test_rates_stay_within_the_bounds(at: tuple[Plain, int]) -> None:
     plain, step = at
     for schedule in (made(plain), clr.momentum(made(plain), 0.5, 0.9)):
-        low, high = schedule.bounds
+        low, high = schedule.limits
         assert low <= schedule(step) <= high
 
 
@@ -206,7 +206,7 @@ def test_json_and_text_give_an_equal_schedule(plain: Plain, data: st.DataObject)
 def test_cycles_are_counted_from_1_and_never_back(at: tuple[Plain, int]) -> None:
     plain, step = at
     schedule = made(plain)
-    assert plain["make"] in CYCLES
+    assert plain["kind"] in CYCLES
     assert 1 <= schedule.cycle(step) <= schedule.cycle(step + 1)
     if schedule.cycle(step + 1) > schedule.cycle(step):
         assert schedule.is_cycle_end(step)
@@ -215,5 +215,5 @@ def test_cycles_are_counted_from_1_and_never_back(at: tuple[Plain, int]) -> None
 @PROFILE
 @given(st.integers(0, LAST), st.floats(0.1, 100.0))
 def test_a_constant_is_constant(step: int, level: float) -> None:
-    assert clr.constant(level)(step) == level == rate({"make": "constant", "lr": level}, step)
+    assert clr.constant(level)(step) == level == rate({"kind": "constant", "lr": level}, step)
     assert math.isclose(clr.warmup(clr.constant(level), 5)(step + 5), level, rel_tol=0)
