@@ -1,7 +1,4 @@
-"""A schedule as Keras' optimizers take it.
-
-Glue only: the schedule computes the rate from the optimizer's own ``iterations``, inside of the compiled step.
-"""
+"""A schedule as Keras' optimizers take it: computed from their own ``iterations``, inside the compiled step."""
 
 from functools import cache
 from typing import Any
@@ -17,19 +14,21 @@ from clr.schedules.serialize import from_dict
 
 @keras.saving.register_keras_serializable(package="clr")
 class LearningRateSchedule(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
-    """A schedule as Keras' optimizers take it, which is saved and loaded with the model.
+    """A schedule as Keras' optimizers take it. It is saved and loaded with the model.
 
-    A compiled model that was saved to ``.keras`` goes on at the same step with the same rates. To load it, import
-    `clr.keras` first. A scaling function of yours must be registered by `clr.register_scale` to be saved.
+    A compiled model that was saved to ``.keras`` resumes at the same step with the same rates. Import `clr.keras`
+    before you load it. To save a scaling function of your own, register it with `clr.register_scale`.
+
+    Keras' own schedules give a tensor for a Python number. This one gives a float, as all schedules of `clr` do.
 
     Args:
-        schedule: The learning rate, per update.
-        gradient_accumulation_steps: The optimizer's own, if it has one. Keras hands a schedule the count of batches;
-            with this, the rate follows the updates that are made of them.
+        schedule: The learning rate of each update.
+        gradient_accumulation_steps: The value that the optimizer has. Keras counts batches for a schedule, not
+            updates; with this value the rate changes once per update.
 
     Attributes:
-        schedule: The same.
-        gradient_accumulation_steps: The same, 1 by default.
+        schedule: The argument.
+        gradient_accumulation_steps: The argument, 1 by default.
 
     Raises:
         TypeError, ValueError: An argument makes no sense.
@@ -51,19 +50,19 @@ class LearningRateSchedule(keras.optimizers.schedules.LearningRateSchedule):  # 
         """The rate at a count of batches.
 
         Args:
-            step: Whatever a schedule takes: ``iterations`` of an optimizer, a number, integers of any framework.
+            step: The optimizer's ``iterations``, a number, or integers of any framework.
 
         Returns:
-            A tensor of the step's framework and shape; from Keras' backend in the dtype of Keras' own rates
-            (``keras.config.floatx()``). A float for a number.
+            A float for a Python number, else a tensor of the step's framework and shape. Tensors of Keras' backend
+            have the dtype ``keras.config.floatx()``.
 
         Raises:
-            TypeError, ValueError: The step is no whole number of batches, 0 or more.
+            TypeError, ValueError: The step is not a whole number, 0 or more.
         """
         return value_of(self.schedule, step, self.gradient_accumulation_steps)
 
     def get_config(self) -> dict[str, Any]:
-        """Plain data, from which `from_config` makes an equal one."""
+        """Plain data, from which `from_config` makes an equal schedule."""
         return {
             "schedule": self.schedule.to_dict(),
             "gradient_accumulation_steps": self.gradient_accumulation_steps,
@@ -71,7 +70,7 @@ class LearningRateSchedule(keras.optimizers.schedules.LearningRateSchedule):  # 
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "LearningRateSchedule":
-        """The schedule that `get_config` has described."""
+        """The schedule that `get_config` described."""
         return cls(from_dict(config["schedule"]), config["gradient_accumulation_steps"])
 
     def __repr__(self) -> str:
@@ -80,14 +79,15 @@ class LearningRateSchedule(keras.optimizers.schedules.LearningRateSchedule):  # 
         return f"clr.keras.LearningRateSchedule({self.schedule!r}{option})"
 
 
-def checked(schedule: Any) -> Schedule:
+def checked(schedule: object) -> Schedule:
+    """The argument, if it is a schedule."""
     if not isinstance(schedule, Schedule):
         checks.fail(TypeError, "schedule", "schedule", schedule)
     return schedule
 
 
 def value_of(schedule: Schedule, count: Any, each: int = 1) -> Any:
-    """What a schedule gives where ``each`` of the counted make a step."""
+    """The value of a schedule of which a step is made of ``each`` counts."""
     count = unwrapped(count)
     xp, step = arrays.enter(count)
     if each > 1:
