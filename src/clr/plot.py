@@ -3,7 +3,10 @@
 import math
 from bisect import bisect_left
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, cast
+from html import escape
+from importlib.util import find_spec
+from io import StringIO
+from typing import IO, TYPE_CHECKING, Any, Protocol, cast
 
 from clr import checks
 from clr.finder.curve import RULES, NoBoundsError
@@ -11,6 +14,7 @@ from clr.finder.result import HUGE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
     from clr.schedules.base import Schedule
 
 _MOST_POINTS = 20_000  # far more than a picture has pixels across
+_SIZE = 8, 3.5  # of a picture, in inches; it suits a curve over steps
 _GOLDEN = (math.sqrt(5) - 1) / 2  # the multiples of this number spread evenly, modulo 1
 
 
@@ -27,7 +32,7 @@ def plot_schedule(schedule: "Schedule", steps: int | None = None, ax: "Axes | No
 
     Args:
         schedule: What to draw.
-        steps: How many steps; by default as many as show what it is like.
+        steps: How many steps; by default the whole schedule, or its first cycles where it has no end.
         ax: Where to draw; by default on a new figure.
     """
     count = schedule._preview if steps is None else checks.count("steps", steps)
@@ -37,8 +42,8 @@ def plot_schedule(schedule: "Schedule", steps: int | None = None, ax: "Axes | No
 
     at = np.arange(min(count, _MOST_POINTS))
     if count > _MOST_POINTS:
-        # One step out of each of as many stretches, and not always the same one: at a fixed distance, cycles as
-        # long as that would look flat.
+        # One step out of each of many stretches, at a changing place in it: steps at a fixed distance would make
+        # cycles of that length look flat.
         at = ((at + at * _GOLDEN % 1) * (count / _MOST_POINTS)).astype(np.int64)
         at[-1] = count - 1
     ax.plot(at, schedule(at), linewidth=1.5)
@@ -48,15 +53,15 @@ def plot_schedule(schedule: "Schedule", steps: int | None = None, ax: "Axes | No
 
 
 def plot_range_test(test: "RangeTest", ax: "Axes | None" = None, scale: str | None = None) -> "Axes":
-    """Draws what an LR range test has measured and found, and returns the Axes.
+    """Draws the losses of an LR range test with its bounds, and returns the Axes.
 
     Args:
         test: What to draw.
         ax: Where to draw; by default on a new figure.
-        scale: The axis of the rates, ``"log"`` or ``"linear"``; by default as the rates have grown.
+        scale: The axis of the rates, ``"log"`` or ``"linear"``; by default ``"linear"`` if they are evenly spaced.
     """
-    by_growth = "linear" if test.growth == "linear" else "log"
-    scale = by_growth if scale is None else checks.choice("scale", scale, ("log", "linear"))
+    even = math.isclose(test.planned_rates[test.num_steps // 2] - test.min_lr, _even_rise(test), rel_tol=1e-6)
+    scale = ("linear" if even else "log") if scale is None else checks.choice("scale", scale, ("log", "linear"))
     if ax is None:
         ax = new_axes()
     ax.set_xscale(scale)
@@ -91,13 +96,13 @@ def plot_range_test(test: "RangeTest", ax: "Axes | None" = None, scale: str | No
     else:
         title = f"base_lr {bounds.base_lr:.3g}, max_lr {bounds.max_lr:.3g}, confidence {bounds.confidence:.2f}"
         ax.axvspan(*bounds, color="C2", alpha=0.12, label="base_lr to max_lr")
-        for number, rule in enumerate(RULES):
+        for at, rule in enumerate(RULES):
             with suppress(NoBoundsError):
                 rate = test.suggest(rule)
                 height = smoothed[min(bisect_left(curve.rates, rate), len(smoothed) - 1)]
-                ax.plot(rate, height, "ovs^"[number], color=f"C{number + 3}", markersize=6, label=f"{rule} {rate:.2g}")
+                ax.plot(rate, height, "ovs^"[at], color=f"C{at + 3}", markersize=6, label=f"{rule} {rate:.2g}")
     if smoothed:
-        # What is out of the range of the smoothed curve is a step or two before the end, and would flatten the rest.
+        # The last losses may be far above the smoothed curve, and would flatten the rest of the picture.
         span = max(smoothed) - min(smoothed) or abs(smoothed[0]) or 1.0
         ax.set_ylim(min(smoothed) - 0.15 * span, max(smoothed) + 0.15 * span)
     label(ax, "metric" if test.metrics else "loss")
@@ -108,13 +113,50 @@ def plot_range_test(test: "RangeTest", ax: "Axes | None" = None, scale: str | No
     return ax
 
 
+def _even_rise(test: "RangeTest") -> float:
+    """How far the middle rate is above the first, if the rates are evenly spaced."""
+    return (test.max_lr - test.min_lr) * (test.num_steps // 2) / (test.num_steps - 1)
+
+
+class Described(Protocol):
+    """What can be shown in a notebook. It may have a method ``plot``, too."""
+
+    def describe(self) -> str:
+        """The value in words."""
+
+
+def notebook_page(shown: Described) -> str:
+    """A schedule, range test or comparison as HTML for a notebook: its words, and its picture if it has one.
+
+    Needs no matplotlib, but without it there is no picture. Raises nothing.
+    """
+    try:
+        parts = [f"<pre>{escape(shown.describe())}</pre>"]
+        if hasattr(shown, "plot") and find_spec("matplotlib") is not None:
+            parts.append(_svg(shown))
+    except Exception as error:  # an error here would hide the value in a notebook
+        parts = [f"<pre>{escape(repr(shown))}</pre>", f"<p>No picture: {escape(str(error))}</p>"]
+    return "\n".join(parts)
+
+
+def _svg(shown: "Schedule | RangeTest") -> str:
+    """The picture of a value. Its figure is unknown to pyplot, which would show it a second time."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=_SIZE, layout="constrained")
+    shown.plot(ax=figure.subplots())
+    text = StringIO()
+    figure.savefig(text, format="svg")
+    return text.getvalue()[text.getvalue().index("<svg") :]  # without the XML declaration, which HTML has no place for
+
+
 def _drawable(values: "Sequence[float]") -> list[float]:
     """Values, with NaN for those that no axis can hold."""
     return [value if abs(value) < HUGE else math.nan for value in values]
 
 
-def new_axes(size: tuple[float, float] = (8, 3.5)) -> "Axes":
-    """The Axes of a new figure, by default of a size, in inches, that suits a curve over steps."""
+def new_axes(size: tuple[float, float] = _SIZE) -> "Axes":
+    """The Axes of a new figure of a size in inches."""
     try:
         from matplotlib import pyplot
     except ImportError as error:
@@ -130,14 +172,14 @@ def label(ax: "Axes", quantity: str) -> None:
     ax.grid(alpha=0.3)
 
 
-def save(ax: "Axes", path: Any, form: str | None = None) -> None:
-    """Writes the figure that ``ax`` is part of and closes it."""
+def save(ax: "Axes", path: "str | Path | IO[Any]", form: str | None = None) -> None:
+    """Writes the figure of ``ax`` and closes it."""
     cast("Figure", ax.get_figure(root=True)).savefig(path, dpi=150, format=form)
     close(ax)
 
 
 def close(ax: "Axes") -> None:
-    """Closes the figure that ``ax`` is part of."""
+    """Closes the figure of ``ax``."""
     from matplotlib import pyplot
 
     pyplot.close(cast("Figure", ax.get_figure(root=True)))

@@ -1,1 +1,1 @@
-"""Everything around the LR range test: the sweep, its curve, its result, and advice."""
+"""The LR range test: the sweep over the rates, its result, the bounds on its curve, and advice."""

@@ -1,7 +1,7 @@
-"""From the curve of an LR range test, losses over rates, to the bounds of a schedule. Plain numbers in and out.
+"""Reads the curve of an LR range test, losses over rates, and finds the bounds of a schedule.
 
-Every threshold is a part of the curve's own fall or noise. So neither a factor on the losses nor a constant added to
-them changes what is found.
+Every threshold is a part of the curve's own fall or noise. So a factor on the losses, or a constant added to them,
+changes nothing.
 """
 
 import math
@@ -13,21 +13,21 @@ from functools import cached_property
 from operator import mul
 from statistics import fmean, median
 
-FEWEST = 20  # points, below which a curve says nothing
-LATE = 0.1  # of the fall: so deep, the loss is said to have begun to fall
-RAGGED = 0.1  # of the fall: so far above its lowest, the loss has turned
-MARGIN = 2.5  # from the rate at which it has: cycles come back to their upper bound, and the test does not
-RATIO = 10.0  # of the upper bound to the lower one
-RISE = 0.3  # of the fall: so far above its lowest, the loss is said to diverge
-CLEAR = 6.0  # standard errors of the smoothed loss: a fall below that may be chance
+FEWEST = 20  # points that a curve needs
+LATE = 0.1  # of the fall: this far below its start, the loss has begun to fall
+RAGGED = 0.1  # of the fall: this far above its lowest, the loss has turned
+MARGIN = 2.5  # the rate of the turn divided by the upper bound: a cycle returns to its upper bound, a test does not
+RATIO = 10.0  # the upper bound divided by the lower one
+RISE = 0.3  # of the fall: this far above its lowest, the loss diverges
+CLEAR = 6.0  # standard errors of the smoothed loss: a smaller fall may be chance
 RECENT = 5  # losses whose median is compared to see divergence: two spikes in a row stop nothing
 WARM = 15  # losses after which the level of the start is known
 UNSURE = 0.5  # of confidence, below which bounds need a second look
-NOISE = 0.15  # of the fall: so large a noise halves the confidence
+NOISE = 0.15  # of the fall: noise of this size halves the confidence
 
 
 class NoBoundsError(ValueError):
-    """The curve of an LR range test gives no bounds, or no rate by a rule.
+    """The curve of an LR range test has no bounds, or no rate by a rule.
 
     Attributes:
         kind: ``"few"`` (points), ``"flat"``, ``"noisy"``, ``"rising"``, ``"narrow"`` (the range of rates starts too
@@ -50,10 +50,9 @@ class Bounds:
 
     Attributes:
         base_lr: A tenth of the upper bound.
-        max_lr: Two fifths of the rate at which the loss has ceased to fall and turns; or where its rise begins, if
-            that is lower.
-        confidence: From 0 to 1: how small the noise up to the upper bound is beside the fall, and how many of the
-            single-rate rules agree.
+        max_lr: Two fifths of the rate at which the loss turns, or the rate at which its rise begins, if that is lower.
+        confidence: From 0 to 1. It is higher where the noise up to the upper bound is small beside the fall, and
+            where more of the single-rate rules agree.
         reason: How they were found, in words.
     """
 
@@ -67,10 +66,10 @@ class Bounds:
 
 
 def smooth(values: Sequence[float]) -> list[float]:
-    """Finite values, without single spikes and with little noise: a running median of 5, then local straight lines.
+    """Removes single spikes and most of the noise from finite values: a running median of 5, then local straight lines.
 
-    Each line is fitted with weights that fall off to both sides, as in LOWESS. In the middle that is a mean; at the
-    ends it neither delays nor bends a slope.
+    Each line is fitted with weights that fall off to both sides, as in LOWESS. In the middle of the curve this is a
+    weighted mean. At its ends, a mean would lag behind a trend; a line does not.
     """
     if not values:
         return []
@@ -79,8 +78,9 @@ def smooth(values: Sequence[float]) -> list[float]:
 
 
 def calm(values: Sequence[float]) -> list[float]:
-    """Finite values without single spikes: a running median of 5."""
-    # What is as far above the start as the lowest is below it is out of the picture; it must not weigh on the rest.
+    """Removes single spikes from finite values: a running median of 5."""
+    # Values are cut off where they are as far above the start as the lowest is below it: an explosion at the end
+    # must not lift the points before it.
     start = _start(values)
     cap = start + (start - min(values))
     return _medians([min(value, cap) for value in values])
@@ -100,9 +100,9 @@ def _line(values: Sequence[float], at: int, reach: int) -> float:
     first = sum(map(mul, weights, offsets))
     second = sum(weight * offset * offset for weight, offset in zip(weights, offsets, strict=True))
     level = math.fsum(map(mul, weights, near))
-    slope = math.fsum(weight * offset * value for weight, offset, value in zip(weights, offsets, near, strict=True))
+    trend = math.fsum(weight * offset * value for weight, offset, value in zip(weights, offsets, near, strict=True))
     spread = total * second - first * first
-    return (second * level - first * slope) / spread if spread else near[0]
+    return (second * level - first * trend) / spread if spread else near[0]
 
 
 class Divergence:
@@ -139,11 +139,11 @@ class Divergence:
 
 
 class Curve:
-    """A curve and what is found on it.
+    """A curve and what can be read from it.
 
     Args:
         rates: Growing rates.
-        values: The loss of each, or what else falls where training goes well; all finite, and below 1e100 in size.
+        values: The loss at each rate, or a metric that falls where training goes well; finite, below 1e100 in size.
         ended: Whether the test ended because training had diverged.
     """
 
@@ -154,12 +154,12 @@ class Curve:
 
     @cached_property
     def start(self) -> float:
-        """The level that the curve starts from."""
+        """The level at which the curve starts."""
         return _start(self.values)
 
     @cached_property
     def lowest(self) -> int:
-        """Where the curve is lowest before it diverges: before its first large rise, once it has come half way down."""
+        """Where the curve is lowest before its first large rise. Rises in the first half of the fall do not count."""
         smoothed = self.smoothed
         fall = self.start - min(smoothed)
         best = 0
@@ -188,7 +188,7 @@ class Curve:
 
     @cached_property
     def _distances(self) -> list[float]:
-        """Of the losses from the smoothed curve."""
+        """The distance of each loss from the smoothed curve."""
         return [abs(value - level) for value, level in zip(self.values, self.smoothed, strict=True)]
 
     @cached_property
@@ -197,7 +197,7 @@ class Curve:
         return self.noise * math.sqrt(1 / self.reach)
 
     def below(self, part: float) -> int:
-        """The first point from which on the curve stays, until its lowest, below its start by a part of its fall."""
+        """The first point after which the curve stays a part of its fall below its start, until its lowest."""
         level = self.start - max(part * self.fall, min(2 * self.error, self.fall / 2))
         at = self.lowest
         while at > 0 and self.smoothed[at - 1] < level:
@@ -205,7 +205,7 @@ class Curve:
         return at
 
     def check(self) -> None:
-        """Raises a NoBoundsError if the curve does not fall and rise as that of a range test must."""
+        """Raises a NoBoundsError if the curve does not fall and rise again, as the curve of a range test must."""
         values, smoothed = self.values, self.smoothed
         if len(values) < FEWEST:
             raise NoBoundsError(
@@ -213,11 +213,11 @@ class Curve:
                 f"The test has {len(values)} finite values, and at least {FEWEST} are needed.",
                 "Make `num_steps` larger"
                 + (", or `min_lr` smaller." if self.ended else ".")
-                + " If they are those of `evaluate`, make `evaluate_every` smaller.",
+                + " If `evaluate` was given, make `evaluate_every` smaller.",
             )
-        tiny = 1e-9 * max(map(abs, smoothed))  # which ends before it explodes
-        # At the ends, the smoothed curve has but half as many losses to rely on, and a slope to find. (At the end of a
-        # test that has diverged, a low is no chance.)
+        tiny = 1e-9 * max(map(abs, smoothed))  # rounding errors
+        # Near its ends, the smoothed curve rests on half as many losses. (A low at the end of a test that has diverged
+        # is not chance.)
         inside = self.reach <= self.lowest and (self.ended or self.lowest < len(values) - self.reach)
         chance = max(CLEAR * self.error * (1 if inside else 2), tiny)
         if self.fall <= chance:
@@ -226,7 +226,7 @@ class Curve:
                     "rising",
                     "The loss rises, and does not fall by more than its noise before.",
                     "Make `min_lr` smaller, or take larger batches or several repeats; "
-                    "if it still rises, the training step goes uphill.",
+                    "if it still rises, the training step increases the loss.",
                 )
             if self.fall > chance / 2:
                 raise NoBoundsError(
@@ -243,9 +243,10 @@ class Curve:
             raise NoBoundsError(
                 "endless",
                 f"Training never diverges: at {self.rates[-1]:.3g}, where the test ends, the loss has not risen again.",
-                "Make `max_lr` larger. If it does not rise then, all is learned before: make `num_steps` smaller.",
+                "Make `max_lr` larger. If it still does not rise, the model has learned all before: make `num_steps` "
+                "smaller.",
             )
-        # The level of the start is known only where the loss stays there for a while.
+        # The level of the start is known only if the loss stays there for a while.
         early = smoothed[0] - self.start > max(LATE / 2 * self.fall, 2 * CLEAR * self.error)
         if early or 2 * self.below(LATE) < 3 * _early(len(values)):
             raise NoBoundsError(
@@ -256,7 +257,7 @@ class Curve:
 
     @cached_property
     def turn(self) -> int:
-        """The last point at which the curve is near its lowest, before it rises for good, or ends."""
+        """The last point at which the curve is near its lowest value, before it rises for good or ends."""
         bottom = self.smoothed[self.lowest]
         near = bottom + max(RAGGED * self.fall, 3 * self.error)
         high = bottom + max(RISE * self.fall, CLEAR * self.error)
@@ -268,21 +269,22 @@ class Curve:
 
     @cached_property
     def foot(self) -> int:
-        """Where the losses begin to rise one after the other up to the turn: with noise, just before it."""
+        """Where an unbroken rise of the losses up to the turn begins. With noise, that is just before the turn."""
         at = self.turn
         while at > 0 and self.values[at - 1] < self.values[at]:
             at -= 1
         return at
 
     def bounds(self) -> Bounds:
-        """The bounds, or a NoBoundsError."""
+        """The bounds. Raises a NoBoundsError where there are none."""
         self.check()
         starts, turns = self.rates[self.below(LATE)], self.rates[self.turn]
-        # Where the loss is all but zero, it may rise long before it turns.
+        # A loss that is almost zero may rise long before it turns.
         max_lr = min(turns / MARGIN, self.rates[self.foot])
         base_lr = max_lr / RATIO
         if max_lr <= starts:
-            raise NoBoundsError("narrow", f"The loss turns at {turns:.3g}, as soon as it falls.", "Take more steps.")
+            finding = f"The loss turns at {turns:.3g}, as soon as it falls."
+            raise NoBoundsError("narrow", finding, "Make `num_steps` larger.")
         if base_lr <= self.rates[0]:
             raise NoBoundsError(
                 "narrow",
@@ -291,7 +293,7 @@ class Curve:
                 "Make `min_lr` smaller.",
             )
         agreed = [name for name in RULES if starts <= self._rate(name) <= max_lr]
-        # A mean, for a median does not see that but a part of the way up is ragged; of medians, for a spike is no part.
+        # A mean also sees noise on only a part of the way, which a median misses. The medians leave out single spikes.
         noise = 1.4826 * fmean(_medians(self._distances[: bisect_right(self.rates, max_lr)])) / self.fall
         confidence = 1 / (1 + noise / NOISE) * (3 + len(agreed) / len(RULES)) / 4
         return Bounds(
@@ -301,16 +303,20 @@ class Curve:
             f"The loss starts to fall at {starts:.3g}, is lowest at {self.rates[self.lowest]:.3g} and turns at "
             f"{turns:.3g}: max_lr is "
             + (f"{1 / MARGIN:g} of that" if max_lr == turns / MARGIN else "where it begins to rise")
-            + f", and base_lr {1 / RATIO:g} of max_lr. The noise up to there is {noise:.1%} of the fall; "
+            + f", and base_lr is {1 / RATIO:g} of max_lr. The noise up to there is {noise:.1%} of the fall; "
             + (f"{', '.join(agreed)} agree." if agreed else "none of the single-rate rules agrees."),
         )
 
     def suggest(self, rule: str) -> float:
-        """The rate by a rule, or a NoBoundsError."""
+        """The rate by a rule. Raises a NoBoundsError where the rule finds none."""
         self.check()
         rate = self._rate(rule)
         if math.isnan(rate):
-            raise NoBoundsError("narrow", f"The rule {rule!r} finds no rate within the test.", "Widen the range.")
+            raise NoBoundsError(
+                "narrow",
+                f"The rule {rule!r} finds no rate within the test.",
+                "Make `min_lr` smaller or `max_lr` larger.",
+            )
         return rate
 
     def _rate(self, rule: str) -> float:
@@ -320,7 +326,7 @@ class Curve:
 
 def steepest(curve: Curve) -> float:
     """Where the loss falls fastest."""
-    # Over as many steps as the smoothing reaches: between neighbours there is but noise.
+    # Over as many steps as the smoothing reaches, for between neighbours there is only noise.
     falls = [left - right for left, right in zip(curve.smoothed, curve.smoothed[curve.reach :], strict=False)]
     return curve.rates[falls.index(max(falls[: curve.lowest])) + curve.reach // 2]
 
@@ -331,8 +337,8 @@ def minimum(curve: Curve) -> float:
 
 
 def valley(curve: Curve) -> float:
-    """Half way down the longest fall: as many points before its end as the longest falling subsequence has."""
-    tails: list[float] = []  # of the lengths 1, 2, ...: the negated loss that ends a subsequence of that length
+    """Half way down the longest falling subsequence, which is taken to end where the fall ends (fastai's rule)."""
+    tails: list[float] = []  # for each length 1, 2, ...: the negated loss that ends a subsequence of that length
     end = 0
     for at, value in enumerate(curve.smoothed):
         length = bisect_left(tails, -value)
@@ -344,14 +350,14 @@ def valley(curve: Curve) -> float:
 
 
 def slide(curve: Curve) -> float:
-    """Coming from the end of the curve, where its slope stops changing: a stretch of a twentieth has one slope."""
+    """Coming from the end, where the gradient first is steady over a twentieth of the curve (fastai's rule)."""
     smoothed = curve.smoothed
-    slopes = [(right - left) / 2 for left, right in zip(smoothed, smoothed[2:], strict=False)]
+    gradients = [(right - left) / 2 for left, right in zip(smoothed, smoothed[2:], strict=False)]
     width = max(2, len(smoothed) // 20)
-    threshold = 0.1 * max(map(abs, slopes))
-    end = slopes.index(max(slopes[curve.lowest - 1 :], default=slopes[-1]))  # the steepest rise
+    threshold = 0.1 * max(map(abs, gradients))
+    end = gradients.index(max(gradients[curve.lowest - 1 :], default=gradients[-1]))  # the steepest rise
     for at in range(end, width - 1, -1):
-        if abs(slopes[at] - slopes[at - width]) <= threshold:
+        if abs(gradients[at] - gradients[at - width]) <= threshold:
             return curve.rates[at - width + 1]
     return math.nan
 
@@ -370,10 +376,10 @@ def _reach(count: int) -> int:
 
 
 def _start(values: Sequence[float]) -> float:
-    """The level that values start from."""
+    """The level at which values start."""
     return median(values[: _early(len(values))])
 
 
 def _early(count: int) -> int:
-    """How many points are taken for the start of the curve."""
+    """How many points count as the start of the curve."""
     return max(5, count // 10)
