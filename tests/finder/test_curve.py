@@ -371,7 +371,7 @@ def test_rules_that_agree_raise_the_confidence(monkeypatch: pytest.MonkeyPatch) 
     def agreeing(count: int) -> clr.Bounds:
         near = [max_lr / 2] * count + [test.rates[1]] * (4 - count)  # within the fall, and before it
         rules = {f"rule {at}": lambda curve, rate=rate: rate for at, rate in enumerate(near)}
-        monkeypatch.setattr("clr.suggest.RULES", rules)
+        monkeypatch.setattr("clr.finder.curve.RULES", rules)
         return test.bounds()
 
     none, half, every = agreeing(0), agreeing(2), agreeing(4)
