@@ -6,7 +6,6 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import tensorflow as tf
-from clr.schedules.scaling import POLICIES
 from matplotlib import pyplot
 
 import clr
@@ -14,6 +13,7 @@ from clr import plot
 from clr.demo import report, tensorflow, training
 
 FIGURES = Path(__file__).parent / "figures"
+POLICIES = ("triangular", "triangular2", "exp_range")
 STEPS, GAMMA = 250, 0.997
 DEMO_STEPS, DEMO_SEEDS = 760, 5  # the command's defaults
 
@@ -49,7 +49,7 @@ def family(path: Path) -> None:
         "triangular2": clr.triangular2(0.01, 0.1, 100),
         "triangular, cosine": clr.triangular(0.01, 0.1, 100, shape="cosine"),
         "triangular, cycle_mult=2": clr.triangular(0.01, 0.1, 43, cycle_mult=2),
-        "warm_restarts": clr.warm_restarts(0.1, 86, 0.01, cycle_mult=2, peak_decay=0.8),
+        "warm_restarts": clr.warm_restarts(0.1, first_cycle=86, base_lr=0.01, cycle_mult=2, peak_decay=0.8),
         "one_cycle": clr.one_cycle(0.1, 600),
         "warmup, then exp_range": clr.warmup(clr.exp_range(0.01, 0.1, 50, gamma=0.995), 100),
     }
