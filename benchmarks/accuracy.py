@@ -132,7 +132,7 @@ def cases() -> Iterator[Case]:
 
 
 def _restarts() -> Iterator[Case]:
-    schedule = clr.warm_restarts(0.1, FIRST_CYCLE, cycle_mult=2)
+    schedule = clr.warm_restarts(0.1, first_cycle=FIRST_CYCLE, cycle_mult=2)
     keras_restarts = keras.optimizers.schedules.CosineDecayRestarts(0.1, FIRST_CYCLE, t_mul=2.0)
     yield from _cases(
         "warm_restarts, doubling, in a tf.function, float32",

@@ -81,20 +81,25 @@ def host_pairs(schedule: clr.Schedule) -> Iterator[Pair]:
     """One rate, without a framework."""
     if lrsched is None:
         return
-    # What lrsched calls one-cycle has its corners where fastai has them, and the last rate as a part of the highest.
-    options: dict[str, Any] = {"pct_start": 0.3, "initial_div": 25.0, "final_div": 25e4}
+    # lrsched has the corners of fastai: its peak and its last rate are each a step after those of PyTorch.
+    total, divisors = 10**6, {"initial_div": 25.0, "final_div": 25e4}
+    earlier = (0.3 * total - 1) / (total - 1)
     policies: dict[str, tuple[Callable[[int], float], Callable[[int], float]]] = {
         "triangular": (schedule, lrsched.triangular(min_lr=0.01, max_lr=0.1, step_size=2000)),
+        "one_cycle": (
+            clr.one_cycle(0.1, total),
+            lrsched.one_cycle(max_lr=0.1, total_steps=total - 1, pct_start=earlier, **divisors),
+        ),
         "one_cycle_fastai": (
-            clr.one_cycle_fastai(0.1, 10**6, 0.3, div_final=25e4),
-            lrsched.one_cycle(max_lr=0.1, total_steps=10**6, **options),
+            clr.one_cycle_fastai(0.1, total, 0.3, div_final=25e4),
+            lrsched.one_cycle(max_lr=0.1, total_steps=total, pct_start=0.3, **divisors),
         ),
         "warm_restarts, cycle_mult 2, 10 cycles on": (
-            clr.warm_restarts(0.1, 10, cycle_mult=2),
+            clr.warm_restarts(0.1, first_cycle=10, cycle_mult=2),
             lrsched.cosine_restarts(base_lr=0.1, min_lr=0.0, period=10, t_mult=2),
         ),
     }
-    steps = [*range(0, 10**6, 997), 10**6]
+    steps = [*range(0, total, 997), total]
     for what, (ours, other) in policies.items():
         alike(f"host, {what}", map(ours, steps), map(other, steps), FLOAT64)
         yield Pair(f"host, one step, {what}", partial(ours, 12_345), "lrsched", partial(other, 12_345), 500)
@@ -102,7 +107,7 @@ def host_pairs(schedule: clr.Schedule) -> Iterator[Pair]:
 
 def keras_pairs(step: Any) -> Iterator[Pair]:
     """A call of a schedule, and a training step that Keras compiles."""
-    ours = clr.keras.LearningRateSchedule(clr.warm_restarts(0.1, 2000, cycle_mult=2))
+    ours = clr.keras.LearningRateSchedule(clr.warm_restarts(0.1, first_cycle=2000, cycle_mult=2))
     name, other = "Keras CosineDecayRestarts", keras.optimizers.schedules.CosineDecayRestarts(0.1, 2000)
     alike(name, (float(ours(number)) for number in SPREAD), (float(other(number)) for number in SPREAD), FLOAT32)
     yield Pair("Keras schedule, eager, warm_restarts", partial(ours, step), name, partial(other, step), 20)
@@ -124,7 +129,7 @@ class Schedulers(NamedTuple):
 def torch_schedulers(total: int) -> Iterator[Schedulers]:
     """All pairs of schedulers, which can be stepped ``total`` - 1 times, a multiple of 2000."""
     peers = torch.optim.lr_scheduler
-    triangular, restarts = clr.triangular(0.01, 0.1, 2000), clr.warm_restarts(0.1, 2000)
+    triangular, restarts = clr.triangular(0.01, 0.1, 2000), clr.warm_restarts(0.1, first_cycle=2000)
     for groups in (1, 8):
         for momentum in (False, True):
             yield _schedulers(
@@ -310,7 +315,7 @@ def jax_pairs(schedule: clr.Schedule) -> Iterator[Pair]:
         "triangular": schedule,
         "exp_range": clr.exp_range(0.01, 0.1, 2000),
         "one_cycle": clr.one_cycle(0.1, 100_000),
-        "warm_restarts, cycle_mult 2": clr.warm_restarts(0.1, 2000, cycle_mult=2),
+        "warm_restarts, cycle_mult 2": clr.warm_restarts(0.1, first_cycle=2000, cycle_mult=2),
     }
     for name, policy in policies.items():
         ours = jax.jit(policy)

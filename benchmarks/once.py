@@ -65,7 +65,7 @@ def curves() -> Iterator[Pair]:
     million = "10,000,000 steps in one call, per million"
     for name, schedule, other_name, other in (
         ("triangular", clr.triangular(0.01, 0.1, 2000), "CyclicLR, looped", cyclic),
-        ("warm_restarts", clr.warm_restarts(0.1, 2000), "CosineAnnealingWarmRestarts, looped", restarts),
+        ("warm_restarts", clr.warm_restarts(0.1, first_cycle=2000), "CosineAnnealingWarmRestarts, looped", restarts),
     ):
         alike(other_name, schedule(steps[1:5001]), rates(other), FLOAT64)
         yield Pair(
@@ -93,7 +93,7 @@ def imports() -> Iterator[Pair]:
     def python(code: str) -> Callable[[], Any]:
         return partial(subprocess.run, [sys.executable, "-c", code], check=True, capture_output=True)
 
-    for other in ("pass", "import optax", "import torch", "import ignite.handlers.param_scheduler"):
+    for other in ("pass", "import numpy", "import optax", "import torch", "import ignite.handlers.param_scheduler"):
         yield Pair("import clr, in a new Python", python("import clr"), other, python(other))
 
 

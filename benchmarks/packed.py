@@ -1,25 +1,28 @@
-"""Results that took hours, kept as one small file beside the code, from which a run goes on."""
+"""Keeps results that took hours as one small file beside the code. A run continues from it."""
 
+import lzma
 import tarfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 4, "pb": 0}]  # smallest for digits
+
 
 def pack(results: Path) -> Path:
-    """Packs a file or a folder, and returns where to."""
+    """Packs a file or a folder beside it, and returns the path of the archive."""
     archive = _archive(results)
-    with tarfile.open(archive, "w:xz") as file:
+    with lzma.open(archive, "wb", filters=FILTERS) as packed, tarfile.open(fileobj=packed, mode="w") as file:
         file.add(results, results.name, filter=_bare)
     return archive
 
 
 def unpack(results: Path) -> None:
-    """Brings back what was packed, where there is nothing yet."""
+    """Unpacks the archive of results that do not exist yet."""
     archive = _archive(results)
     if archive.exists() and not results.exists():
         with TemporaryDirectory(dir=results.parent) as folder, tarfile.open(archive) as file:
             file.extractall(folder, filter="data")
-            (Path(folder) / results.name).rename(results)  # whole, or not at all
+            (Path(folder) / results.name).rename(results)  # complete, or not at all
 
 
 def _archive(results: Path) -> Path:
@@ -27,7 +30,7 @@ def _archive(results: Path) -> Path:
 
 
 def _bare(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    """Without locks and pages, which are made anew, and without the owner."""
+    """Leaves out locks, pages, which `report` writes again, and the owner."""
     if "-lock" in member.name or member.name.endswith(".html"):
         return None
     member.uid = member.gid = 0

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from clr import suggest
+from clr.finder import curve
 
 Smoother = Callable[[Sequence[float]], list[float]]
 
@@ -23,14 +23,14 @@ def _moving(keep: float) -> Smoother:
 
 
 def _window(values: Sequence[float]) -> int:
-    return 2 * suggest._reach(len(values)) + 1
+    return 2 * curve._reach(len(values)) + 1
 
 
 def _savgol(order: int) -> Smoother:
     def smooth(values: Sequence[float]) -> list[float]:
         from scipy import signal
 
-        return list(map(float, signal.savgol_filter(suggest.calm(values), min(_window(values), len(values)), order)))
+        return list(map(float, signal.savgol_filter(curve.calm(values), min(_window(values), len(values)), order)))
 
     return smooth
 
@@ -38,24 +38,24 @@ def _savgol(order: int) -> Smoother:
 def _median(values: Sequence[float]) -> list[float]:
     from scipy import ndimage
 
-    return list(map(float, ndimage.median_filter(suggest.calm(values), _window(values), mode="nearest")))
+    return list(map(float, ndimage.median_filter(curve.calm(values), _window(values), mode="nearest")))
 
 
 def _gaussian(values: Sequence[float]) -> list[float]:
     from scipy import ndimage
 
-    return list(map(float, ndimage.gaussian_filter1d(suggest.calm(values), _window(values) / 4, mode="nearest")))
+    return list(map(float, ndimage.gaussian_filter1d(curve.calm(values), _window(values) / 4, mode="nearest")))
 
 
 def _spline(values: Sequence[float]) -> list[float]:
     from scipy import interpolate
 
     at = np.arange(len(values))
-    return list(map(float, interpolate.make_smoothing_spline(at, suggest.calm(values))(at)))
+    return list(map(float, interpolate.make_smoothing_spline(at, curve.calm(values))(at)))
 
 
 SMOOTHERS: Mapping[str, Smoother] = {
-    "clr: local lines": suggest.smooth,
+    "clr: local lines": curve.smooth,
     "moving average, 0.9": _moving(0.9),
     "moving average, 0.98": _moving(0.98),
     "SciPy, Savitzky-Golay of order 1": _savgol(1),

@@ -11,13 +11,13 @@ from statistics import mean, median
 from typing import Annotated, Any
 from unittest.mock import patch
 
-import clr.suggest
 import numpy as np
 import torch
 import typer
 from rich.progress import Progress
 
 import clr
+import clr.finder.curve
 import clr.plot
 from benchmarks import packed, tables
 from benchmarks.bounds import rules, training
@@ -278,7 +278,7 @@ def smoothers(
     headings = ("smoother", "refused", f"within {CLOSE:g} point, tuning", "held out", "median (95% interval)")
     table = []
     for name, smoother in SMOOTHERS.items():
-        with patch.object(clr.suggest, "smooth", smoother):
+        with patch.object(clr.finder.curve, "smooth", smoother):
             found = [[_on_grid(kept, row, seed, seeds) for seed in range(seeds)] for row in pairs]
         gaps = [mean(own) for own in found]
         refused = sum(own.count(-math.inf) for own in found)

@@ -8,7 +8,7 @@ which a gradient came, as Caffe's does, so the two differ for some updates after
 import io
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -25,7 +25,7 @@ from clr import checks
 
 BATCH_SIZE, MOMENTUM, WEIGHT_DECAY = 100, 0.9, 0.004
 BASE_LR, MAX_LR, STEP_SIZE = 0.001, 0.006, 2000
-STEPS = (25_000, 70_000)  # what the cycles take, and what the fixed rate takes
+TOTAL_STEPS = (25_000, 70_000)  # what the cycles take, and what the fixed rate takes
 EVALUATE_EVERY = 500  # updates: an epoch of 50,000 images
 FILES = [f"data_batch_{number}.bin" for number in range(1, 6)]
 TEST_FILE = "test_batch.bin"
@@ -120,17 +120,18 @@ def network(name: str) -> nn.Sequential:
     deviations = (1e-4, 0.01, 0.01, 0.01) if full else (1e-4, 0.01, 0.01, 0.1, 0.1)
     for layer, deviation in zip(_layers(model), deviations, strict=True):
         nn.init.normal_(layer.weight, std=deviation)
-        nn.init.zeros_(layer.bias)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
     return model
 
 
-def _layers(model: nn.Sequential) -> list[Any]:
-    """Those that have weights."""
-    return [layer for layer in model if hasattr(layer, "weight")]
+def _layers(model: nn.Sequential) -> list[nn.Conv2d | nn.Linear]:
+    """The layers that have weights."""
+    return [layer for layer in model if isinstance(layer, nn.Conv2d | nn.Linear)]
 
 
 def groups(name: str, model: nn.Sequential) -> tuple[list[dict[str, Any]], list[float]]:
-    """A network's parameters, each with its weight decay, and how many times the rate each has, as in Caffe's files."""
+    """A network's parameters with their weight decays, and the multiple of the rate for each, as in Caffe's files."""
     parameters, multiples = [], []
     *convolutions, last = _layers(model)
     for layer in (*convolutions, last):
@@ -142,8 +143,8 @@ def groups(name: str, model: nn.Sequential) -> tuple[list[dict[str, Any]], list[
     return parameters, multiples
 
 
-def schedules() -> dict[str, Any]:
-    """The fixed rate with the two drops of Caffe's full network, and the paper's policies; functions of the budget."""
+def schedules() -> dict[str, clr.Schedule | Callable[[int], clr.Schedule]]:
+    """The fixed rate with the two drops of Caffe's full network, a function of the length, and the paper's policies."""
     return {
         "fixed, two drops": _dropping,
         "triangular2": clr.triangular2(BASE_LR, MAX_LR, STEP_SIZE),
@@ -152,10 +153,10 @@ def schedules() -> dict[str, Any]:
     }
 
 
-def _dropping(steps: int) -> clr.Schedule:
+def _dropping(total_steps: int) -> clr.Schedule:
     """A tenth of the rate after six sevenths of the steps, and a hundredth after thirteen fourteenths."""
-    first = max(1, steps * 6 // 7)
-    second = max(first + 1, steps * 13 // 14)
+    first = max(1, total_steps * 6 // 7)
+    second = max(first + 1, total_steps * 13 // 14)
     rates = [clr.constant(BASE_LR / 10**power) for power in range(3)]
     return clr.join(rates, [first, second])
 
@@ -177,12 +178,7 @@ class Training:
     def __post_init__(self) -> None:
         checks.choice("network", self.network, NETWORKS)
 
-    @property
-    def name(self) -> str:
-        """What its runs are known by."""
-        return self.network
-
-    def __call__(self, schedule: clr.Schedule, seed: int, steps: int) -> Iterator[tuple[int, dict[str, float]]]:
+    def __call__(self, schedule: clr.Schedule, seed: int, total_steps: int) -> Iterator[tuple[int, dict[str, float]]]:
         """Gives the accuracy on the test images, in percent, and the mean loss since the last time."""
         (images, labels), (test_images, test_labels) = _data(self.path)
         mean = torch.from_numpy(images.mean(axis=0, dtype=np.float64)).float().to(self.device)
@@ -200,7 +196,7 @@ class Training:
             inputs = torch.from_numpy(pixels).to(self.device).float() - mean
             return inputs, torch.from_numpy(digits).to(self.device).long()
 
-        for step in range(1, steps + 1):
+        for step in range(1, total_steps + 1):
             if len(order) < size:
                 order = random.permutation(len(images))
             chosen, order = order[:size], order[size:]
@@ -211,7 +207,7 @@ class Training:
             optimizer.step()
             scheduler.step()
             losses.append(loss.detach())
-            if step % EVALUATE_EVERY == 0 or step == steps:
+            if step % EVALUATE_EVERY == 0 or step == total_steps:
                 with torch.no_grad():
                     right = 0
                     for at in range(0, len(test_images), 1000):

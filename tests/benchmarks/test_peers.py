@@ -1,21 +1,18 @@
 """The rates of the peers, run step by step, and their known faults, which are ours to avoid."""
 
 import math
-import os
 import warnings
 from collections.abc import Callable
 from typing import Any
 
+import keras
 import numpy as np
+import optax
 import pytest
+import torch
 
 import clr
 
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-
-keras = pytest.importorskip("keras")
-optax = pytest.importorskip("optax")
-torch = pytest.importorskip("torch")
 schedulers: Any = torch.optim.lr_scheduler
 
 STEPS = 500
@@ -124,14 +121,15 @@ def test_warm_restarts_are_torchs(first_cycle: int, cycle_mult: int, base_lr: fl
     peer = run(
         lambda optimizer: schedulers.CosineAnnealingWarmRestarts(optimizer, first_cycle, cycle_mult, base_lr), STEPS
     )
-    check(clr.warm_restarts(1.0, first_cycle, base_lr, cycle_mult), peer, least=1e-15)
+    ours = clr.warm_restarts(1.0, first_cycle=first_cycle, base_lr=base_lr, cycle_mult=cycle_mult)
+    check(ours, peer, least=1e-15)
 
 
 def test_the_fifth_restart_is_missed_by_torch_and_not_by_ours() -> None:
     start = 10 * (3**5 - 1) // 2
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
     peer = schedulers.CosineAnnealingWarmRestarts(optimizer, 10, 3)
-    schedule = clr.warm_restarts(1.0, 10, cycle_mult=3)
+    schedule = clr.warm_restarts(1.0, first_cycle=10, cycle_mult=3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         peer.step(start)
@@ -151,7 +149,7 @@ def test_momentum_is_torchs(mode: str, up: int, down: int | None) -> None:
             optimizer, 0.001, 0.006, up, down, mode, gamma=0.99, base_momentum=0.8, max_momentum=0.9
         )
 
-    schedule = clr.cyclic(0.001, 0.006, up, down, mode, gamma=0.99)
+    schedule = clr.cyclic(0.001, 0.006, up, step_size_down=down, mode=mode, gamma=0.99)
     check(schedule, run(make, STEPS))
     check(clr.momentum(schedule, 0.8, 0.9), run(make, STEPS, "momentum"))
 
@@ -230,7 +228,7 @@ def test_join_is_optaxs() -> None:
 def test_warm_restarts_are_optaxs_sgdr() -> None:
     cycles = [{"init_value": 0.0, "peak_value": 1.0, "decay_steps": 10 * 2**n, "warmup_steps": 0} for n in range(4)]
     peer = optax.sgdr_schedule(cycles)
-    ours = clr.warm_restarts(1.0, 10, cycle_mult=2)
+    ours = clr.warm_restarts(1.0, first_cycle=10, cycle_mult=2)
     check(ours, optax_rates(peer, 150), 1e-5, least=1e-6)
 
 
@@ -259,7 +257,7 @@ def test_an_array_of_steps_is_taken_where_optax_gives_wrong_rates() -> None:
 )
 def test_warm_restarts_are_those_of_keras(cycle_mult: float, decay: float, alpha: float) -> None:
     peer = keras.optimizers.schedules.CosineDecayRestarts(0.1, 20, cycle_mult, decay, alpha)
-    ours = clr.warm_restarts(0.1, 20, alpha * 0.1, cycle_mult, decay)
+    ours = clr.warm_restarts(0.1, first_cycle=20, base_lr=alpha * 0.1, cycle_mult=cycle_mult, peak_decay=decay)
     restarts = {20 * sum(cycle_mult**n for n in range(number)) for number in range(20)}
     for step in range(200):
         if step in restarts and cycle_mult != 1:
@@ -271,7 +269,7 @@ def test_a_large_step_is_rounded_by_keras_and_exact_in_ours() -> None:
     peer = keras.optimizers.schedules.CosineDecayRestarts(0.1, 20, 1.0)
     step = 2**24 + 1
     assert float(peer(step)) == float(peer(step - 1))
-    ours = clr.warm_restarts(0.1, 20)
+    ours = clr.warm_restarts(0.1, first_cycle=20)
     assert math.isclose(ours(step), 0.05 * (1 + math.cos(math.pi * (step % 20) / 20)), rel_tol=1e-12)
 
 

@@ -34,7 +34,7 @@ EXTRA = {
 }
 MEDIANS = [f"{title}, medians of {rounds} rounds" for title, (_, rounds) in benchmark.TIMED.items()]
 HEADINGS = ["clr", "---", *(f"**{title}**" for title in (benchmark.EXACT, *MEDIANS))]
-PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+PAGE = Path(__file__).parents[2] / "docs" / "performance.md"
 
 
 class Clock:

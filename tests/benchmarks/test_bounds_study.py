@@ -18,7 +18,7 @@ from benchmarks.bounds.tasks import TASKS
 
 from tests.kept import unpacked
 
-PAGE = Path(__file__).parent.parent / "docs" / "bounds.md"
+PAGE = Path(__file__).parents[2] / "docs" / "bounds.md"
 RULE = "torch-lr-finder"
 
 

@@ -1,6 +1,7 @@
 """The case of CIFAR-10, on files of its format that are made here."""
 
 import io
+import os
 import subprocess
 import sys
 import tarfile
@@ -9,14 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import typer
+from benchmarks.cifar10 import __main__ as command
+from benchmarks.cifar10 import cifar10
 
 import clr
-
-torch = pytest.importorskip("torch")
-
-from benchmarks.cifar10 import cifar10  # noqa: E402
-
-from clr import cli  # noqa: E402
 
 COUNT = 20
 
@@ -149,7 +148,7 @@ def test_rates_and_decays_are_those_of_caffe(name: str, expected: list[tuple[flo
 
 
 def test_the_schedules_are_those_of_the_paper() -> None:
-    made = cifar10.schedules()
+    made: dict[str, Any] = cifar10.schedules()
     dropping = made["fixed, two drops"](70_000)
     assert [dropping(step) for step in (0, 59_999, 60_000, 64_999, 65_000, 69_999)] == pytest.approx(
         [0.001, 0.001, 0.0001, 0.0001, 0.00001, 0.00001]
@@ -176,11 +175,11 @@ def test_a_training_is_that_of_the_paper(tmp_path: Path) -> None:
     sizes: list[int] = []
     groups: list[list[dict[str, Any]]] = []
 
-    def size(module: Any, arguments: Any) -> None:
+    def size(module: torch.nn.Module, arguments: tuple[torch.Tensor]) -> None:
         if isinstance(module, torch.nn.Flatten):
             sizes.append(len(arguments[0]))
 
-    def note(optimizer: Any, arguments: Any, named: Any) -> None:
+    def note(optimizer: torch.optim.Optimizer, arguments: object, named: object) -> None:
         groups.append([group | {"params": None} for group in optimizer.param_groups])
 
     hooks = [register_module_forward_pre_hook(size), register_optimizer_step_pre_hook(note)]
@@ -197,19 +196,18 @@ def test_a_training_is_that_of_the_paper(tmp_path: Path) -> None:
     ]
 
 
-def test_the_command_takes_the_budgets_of_the_paper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_takes_the_lengths_of_the_paper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: dict[str, Any] = {}
 
-    def compare(train: Any, schedules: Any, **options: Any) -> None:
+    def compare(train: object, schedules: dict[str, object], **options: object) -> None:
         asked.update(options, schedules=set(schedules))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(clr, "compare", compare)
-    monkeypatch.setattr(sys, "argv", ["clr", "study", "cifar10", "--data", str(write(tmp_path / "data"))])
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    assert end.value.code == 130
-    assert asked["steps"] == [25_000, 70_000]
+    with pytest.raises(typer.Exit) as end:
+        command.main(write(tmp_path / "data"))
+    assert end.value.exit_code == 130
+    assert list(asked["total_steps"]) == [25_000, 70_000]
     assert asked["schedules"] == {"fixed, two drops", "triangular2", "triangular", "exp_range"}
 
 
@@ -228,27 +226,28 @@ def test_the_command(tmp_path: Path) -> None:
     write(tmp_path / "data")
 
     def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
-        program = "from clr.cli import main; main()"
-        command = [sys.executable, "-c", program, "study", "cifar10", *arguments]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        command = [sys.executable, "-m", "benchmarks.cifar10", *arguments]
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment)
 
-    done = run("--data", "data", "--steps", "4", "--steps", "2", "--workers", "1")
+    done = run("--data", "data", "--total-steps", "4", "--total-steps", "2", "--workers", "1")
     assert done.returncode == 0, done.stderr
     assert "triangular2" in done.stdout
     assert (tmp_path / "clr-cifar10-full.html").read_text().startswith("<!doctype html>")
     assert len(clr.Comparison.load(tmp_path / "clr-cifar10-full.sqlite").runs) == 8
-    done = run("--data", "data", "--network", "quick", "--steps", "2", "--workers", "0")
+    done = run("--data", "data", "--network", "quick", "--total-steps", "2", "--workers", "0")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "clr-cifar10-quick.sqlite").exists()
-    done = run("--data", "data", "--network", "full", "--steps", "2", "--runs", "clr-cifar10-quick.sqlite")
+    done = run("--data", "data", "--network", "full", "--total-steps", "2", "--runs", "clr-cifar10-quick.sqlite")
     assert done.returncode == 2
-    assert "has the runs of clr.study.cifar10:Training quick, not of clr.study.cifar10:Training full" in done.stderr
+    assert "cifar10 quick" in done.stderr
+    assert "cifar10 full" in done.stderr
     with pytest.raises(ValueError, match="`network` must be one of 'full', 'quick'"):
         cifar10.Training("data", "fll")
     whole = archive(tmp_path / "data", tmp_path / "cut.tar.gz").read_bytes()
     (tmp_path / "cut.tar.gz").write_bytes(whole[: len(whole) // 2])
     done = run("--data", "cut.tar.gz")
     assert done.returncode == 2
-    assert done.stderr.startswith("clr: cut.tar.gz is neither a folder nor an archive of CIFAR-10")
+    assert done.stderr.startswith("cut.tar.gz is neither a folder nor an archive of CIFAR-10")
     done = run("--data", "none")
-    assert (done.returncode, done.stderr) == (2, "clr: cannot read none: No such file or directory\n")
+    assert (done.returncode, done.stderr) == (2, "[Errno 2] No such file or directory: 'none'\n")
