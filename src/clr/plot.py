@@ -6,7 +6,7 @@ from contextlib import suppress
 from html import escape
 from importlib.util import find_spec
 from io import StringIO
-from typing import IO, TYPE_CHECKING, Any, Protocol, cast
+from typing import IO, TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 from clr import checks
 from clr.finder.curve import RULES, NoBoundsError
@@ -60,7 +60,7 @@ def plot_range_test(test: "RangeTest", ax: "Axes | None" = None, scale: str | No
         ax: Where to draw; by default on a new figure.
         scale: The axis of the rates, ``"log"`` or ``"linear"``; by default ``"linear"`` if they are evenly spaced.
     """
-    even = math.isclose(test.planned_rates[test.num_steps // 2] - test.min_lr, _even_rise(test), rel_tol=1e-6)
+    even = test.min_lr == 0 or _even(test.planned_rates)
     scale = ("linear" if even else "log") if scale is None else checks.choice("scale", scale, ("log", "linear"))
     if ax is None:
         ax = new_axes()
@@ -113,41 +113,58 @@ def plot_range_test(test: "RangeTest", ax: "Axes | None" = None, scale: str | No
     return ax
 
 
-def _even_rise(test: "RangeTest") -> float:
-    """How far the middle rate is above the first, if the rates are evenly spaced."""
-    return (test.max_lr - test.min_lr) * (test.num_steps // 2) / (test.num_steps - 1)
+def _even(rates: "Sequence[float]") -> bool:
+    """Whether rates are evenly spaced."""
+    return math.isclose(
+        rates[len(rates) // 2], rates[0] + (rates[-1] - rates[0]) * (len(rates) // 2) / (len(rates) - 1)
+    )
 
 
 class Described(Protocol):
-    """What can be shown in a notebook. It may have a method ``plot``, too."""
+    """A value that says what it is in words."""
 
     def describe(self) -> str:
         """The value in words."""
 
 
+@runtime_checkable
+class Drawn(Protocol):
+    """A value that can be drawn."""
+
+    def plot(self, *, ax: "Axes") -> object:
+        """Draws the value on ``ax``."""
+
+
 def notebook_page(shown: Described) -> str:
     """A schedule, range test or comparison as HTML for a notebook: its words, and its picture if it has one.
 
-    Needs no matplotlib, but without it there is no picture. Raises nothing.
+    Needs no matplotlib, but without it there is no picture. An error is shown on the page, and not raised.
     """
-    try:
-        parts = [f"<pre>{escape(shown.describe())}</pre>"]
-        if hasattr(shown, "plot") and find_spec("matplotlib") is not None:
-            parts.append(_svg(shown))
-    except Exception as error:  # an error here would hide the value in a notebook
-        parts = [f"<pre>{escape(repr(shown))}</pre>", f"<p>No picture: {escape(str(error))}</p>"]
-    return "\n".join(parts)
+    parts = []
+    for make in (_words, _picture):
+        try:
+            parts.append(make(shown))
+        except Exception as error:  # which a notebook would print with its whole traceback
+            parts.append(f"<pre>{escape(f'{type(error).__name__}: {error}')}</pre>")
+    return "\n".join(filter(None, parts))
 
 
-def _svg(shown: "Schedule | RangeTest") -> str:
-    """The picture of a value. Its figure is unknown to pyplot, which would show it a second time."""
+def _words(shown: Described) -> str:
+    return f"<pre>{escape(shown.describe())}</pre>"
+
+
+def _picture(shown: Described) -> str:
+    """The picture of a value as SVG. Its figure is unknown to pyplot, which would show it a second time."""
+    if find_spec("matplotlib") is None or not isinstance(shown, Drawn):
+        return ""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=_SIZE, layout="constrained")
     shown.plot(ax=figure.subplots())
-    text = StringIO()
-    figure.savefig(text, format="svg")
-    return text.getvalue()[text.getvalue().index("<svg") :]  # without the XML declaration, which HTML has no place for
+    file = StringIO()
+    figure.savefig(file, format="svg")
+    text = file.getvalue()
+    return text[text.index("<svg") :]  # HTML has no place for what is before that
 
 
 def _drawable(values: "Sequence[float]") -> list[float]:

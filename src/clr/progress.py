@@ -5,7 +5,7 @@
             ...
             show(at + 1, now=f"loss {loss:.4g}")
 
-prints to the standard error stream, in one line that is erased at the end:
+prints one line to the standard error stream. A terminal erases it at the end, a file has only the last state.
 
     LR range test ━━━━━━━━━━  120/300 0:00:12 left: 0:00:18 loss 0.4312
 """
@@ -61,7 +61,8 @@ def bar(
         TextColumn("left: {task.fields[left]} {task.fields[now]}"),
     )
     before, began = done, clock()
-    with Progress(*columns, console=Console(stderr=True), transient=True, get_time=clock) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=console.is_terminal, get_time=clock) as progress:
         task = progress.add_task(text, total=total, completed=done, left="-:--:--", now="")
 
         def show(done: int, now: str = "", text: str | None = None) -> None:

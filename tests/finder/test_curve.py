@@ -87,7 +87,7 @@ def test_a_rate_that_was_not_tried_is_refused() -> None:
     test = measured(curves.sudden, min_lr=1e-3, num_steps=1000)
     with pytest.raises(clr.NoBoundsError, match="The rule 'minimum' finds no rate within the test") as refusal:
         test.suggest("minimum")
-    assert (refusal.value.kind, refusal.value.advice) == ("narrow", "Widen the range.")
+    assert (refusal.value.kind, refusal.value.advice) == ("narrow", "Make `min_lr` smaller or `max_lr` larger.")
     assert math.log10(test.suggest("steepest")) == pytest.approx(-2.6, abs=0.1)
 
 
@@ -97,7 +97,7 @@ def test_a_turn_as_soon_as_the_loss_falls_is_refused() -> None:
 
     with pytest.raises(clr.NoBoundsError, match=r"The loss turns at 0\.01.*, as soon as it falls") as refusal:
         measured(cliff, min_lr=1e-5, num_steps=1000).bounds()
-    assert (refusal.value.kind, refusal.value.advice) == ("narrow", "Take more steps.")
+    assert (refusal.value.kind, refusal.value.advice) == ("narrow", "Make `num_steps` larger.")
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.02, 0.1])
@@ -107,7 +107,7 @@ def test_a_turn_as_soon_as_the_loss_falls_is_refused() -> None:
         (
             curves.endless,
             "endless",
-            "Make `max_lr` larger. If it does not rise then, all is learned before: make `num_steps`",
+            "Make `max_lr` larger. If it still does not rise, the model has learned all before: make `num_steps`",
         ),
         (curves.rising, "rising", "Make `min_lr` smaller"),
         (curves.flat, "flat", "Make `max_lr` larger"),

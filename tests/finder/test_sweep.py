@@ -8,12 +8,11 @@ import pickle
 import random
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from fractions import Fraction
-from pathlib import Path
+from inspect import signature
 from statistics import mean
 from typing import Any
 
@@ -24,6 +23,7 @@ from hypothesis import strategies as st
 
 import clr
 from clr.finder.result import STOPS, Sweep
+from clr.finder.sweep import Options
 from tests import curves
 from tests.curves import measured
 
@@ -265,7 +265,7 @@ def test_bounds_come_from_the_metric_if_there_is_one() -> None:
         ({"goal": "best"}, ValueError, "`goal` must be one of 'min', 'max'"),
         ({"repeats": 0}, ValueError, "`repeats` must be a whole number, 1 or more"),
         ({"repeats": 2}, TypeError, "`reset` must be a function"),
-        ({"steps": 2}, TypeError, "unexpected keyword argument 'steps'"),
+        ({"steps": 2}, TypeError, "range_test() got an unexpected keyword argument 'steps'"),
     ],
     ids=lambda value: str(value)[:40],
 )
@@ -273,6 +273,16 @@ def test_arguments_that_make_no_sense(options: Any, error: type[Exception], mess
     with pytest.raises(error) as refusal:
         clr.range_test(lambda lr: 1 / 0, **options)
     assert message in str(refusal.value)
+
+
+def test_options_are_those_of_the_range_test_and_check_themselves() -> None:
+    parameters = signature(clr.range_test).parameters
+    defaults = {
+        name: parameter.default for name, parameter in parameters.items() if parameter.kind.name == "KEYWORD_ONLY"
+    }
+    assert asdict(Options()) == defaults
+    with pytest.raises(ValueError, match="`max_lr` must be above `min_lr`"):
+        Options(min_lr=1.0, max_lr=1.0)
 
 
 def test_the_step_must_be_a_function() -> None:
@@ -308,16 +318,12 @@ def test_a_test_comes_back_from_json(test: clr.RangeTest) -> None:
 
 
 def test_its_settings_are_kept() -> None:
-    settings = {"min_lr": 0.1, "max_lr": 0.5, "num_steps": 9, "growth": "linear", "goal": "max"}
-    later = {"diverge_at": 3.0, "evaluate_every": 4, "repeats": 3, "time_limit": 60.0}
-    options: Any = settings | later
-    test = clr.range_test(lambda lr: lr, lambda repeat: None, evaluate=lambda: 1.0, **options)
+    options: Any = {"min_lr": 0.125, "max_lr": 0.5, "num_steps": 4, "goal": "max"}
+    options |= {"diverge_at": 3.0, "evaluate_every": 4, "repeats": 3, "time_limit": 60.0}
+    test = clr.range_test(lambda lr: lr, lambda repeat: None, evaluate=lambda: 1.0, growth="linear", **options)
     assert {name: getattr(test, name) for name in options} == options
+    assert test.planned_rates == (0.125, 0.25, 0.375, 0.5)
     assert clr.RangeTest.from_json(test.to_json()) == test
-    old = {name: value for name, value in test.to_dict().items() if name not in later}
-    known = clr.RangeTest.from_dict(old)
-    # What tests saved without them have had, or at least.
-    assert (known.diverge_at, known.evaluate_every, known.repeats, known.time_limit) == (1.0, 5, 3, None)
 
 
 def test_the_repeats_that_were_planned_are_kept_when_it_ends_early() -> None:
@@ -344,15 +350,18 @@ def spoiled(**changes: Any) -> dict[str, Any]:
         (spoiled(kind="cyclic"), "'range_test' as 'kind'"),
         (spoiled(goal=None), "must have the keys"),
         (spoiled(more=1), "must have the keys"),
-        (spoiled(growth="cubic"), "`growth` must be one of"),
-        (spoiled(min_lr=-1.0), "`min_lr` must be a finite number above 0"),
+        (spoiled(planned_rates=None), "must have the keys"),
+        (spoiled(planned_rates=[-1.0, 1.0, 2.0]), "`planned_rates` must be a finite number, 0 or more"),
+        (spoiled(planned_rates=[1.0, 3.0, 3.0]), "`planned_rates` must be two or more growing rates"),
+        (spoiled(planned_rates=[1.0, "3", 4.0]), "`planned_rates` must be a finite number, 0 or more"),
+        (spoiled(planned_rates="abc"), "`planned_rates` must be a list or a tuple"),
         (spoiled(diverge_at=0), "`diverge_at` must be a finite number above 0"),
         (spoiled(evaluate_every=0), "`evaluate_every` must be a whole number"),
         (spoiled(repeats=0), "`repeats` must be a whole number"),
         (spoiled(sweeps=spoiled()["sweeps"] * 2), "no more than `repeats`. Received: 2 with `repeats` 1."),
         (spoiled(time_limit=-1.0), "`time_limit` must be a finite number above 0"),
         (spoiled(sweeps=3), "`sweeps` must be"),
-        (spoiled(num_steps=2), "`losses` must have at most 2 values"),
+        (spoiled(planned_rates=[1.0, 2.0]), "`losses` must have at most 2 values"),
         (spoiled(sweeps=[]), "with at least one sweep"),
         (spoiled(sweeps=[{"losses": [], "metrics": []}]), "a sweep must have the keys"),
         (spoiled(sweeps=[{"losses": ["x"], "metrics": [], "stop": "time"}]), "`losses` must be a finite number"),
@@ -383,16 +392,17 @@ def test_schedules_between_the_bounds() -> None:
         ("exp_range", {"step_size": 10, "gamma": 0.9}, clr.exp_range(base_lr, max_lr, 10, gamma=0.9)),
         ("one_cycle", {"total_steps": 99}, clr.one_cycle(max_lr, 99, div_factor=max_lr / base_lr)),
         ("one_cycle", {"total_steps": 99, "div_factor": 5}, clr.one_cycle(max_lr, 99, div_factor=5)),
-        ("warm_restarts", {"first_cycle": 10}, clr.warm_restarts(max_lr, 10, base_lr)),
-        (
-            "trapezoid",
-            {"total_steps": 99, "warmup_steps": 9, "decay_steps": 30},
-            clr.trapezoid(max_lr, 99, 9, 30, base_lr),
-        ),
+        ("one_cycle_fastai", {"total_steps": 99}, clr.one_cycle_fastai(max_lr, 99, div=max_lr / base_lr)),
+        ("warm_restarts", {"first_cycle": 10}, clr.warm_restarts(max_lr, first_cycle=10, base_lr=base_lr)),
+        ("cosine", {"total_steps": 99}, clr.cosine(max_lr, 99)),
+        ("linear", {"total_steps": 99, "warmup_steps": 9}, clr.linear(max_lr, 99, 9)),
+        ("wsd", {"total_steps": 99, "decay_steps": 30}, clr.wsd(max_lr, 99, decay_steps=30)),
         (clr.triangular, {"step_size": 10, "shape": "cosine"}, clr.triangular(base_lr, max_lr, 10, shape="cosine")),
         (lambda base_lr, max_lr: clr.ramp(base_lr, max_lr, 7), {}, clr.ramp(base_lr, max_lr, 7)),
     ]:
         assert test.schedule(policy, **options) == expected  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="'stepsize'"):
+        test.schedule("triangular", stepsize=10)
     with pytest.raises(ValueError, match="`policy` must be one of 'triangular'"):
         test.schedule("square")
 
@@ -411,64 +421,130 @@ def test_a_test_is_a_frozen_value() -> None:
     assert Sweep((1.0,), (None,), "time").stop in STOPS
 
 
-PROGRAM = "import clr, random; r = random.Random(0); clr.range_test(lambda lr: r.random(), num_steps=50{options})"
+@pytest.mark.parametrize("kind", [list, tuple, np.array, iter, lambda values: [np.float32(v) for v in values]])
+def test_a_recorded_curve_is_the_test_that_meets_it(kind: Callable[[list[float]], Any]) -> None:
+    rates = [2.0**at for at in range(-20, 20)]
+    losses = [2 - 1.75 * curves.rise(at, -12, -4) + curves.explosion(at, 2) for at in range(-20, 20)]
+    test = clr.RangeTest.from_losses(kind(rates), kind(losses))
+    left = iter(losses)
+    met = clr.range_test(lambda lr: next(left), min_lr=rates[0], max_lr=rates[-1], num_steps=40)
+    assert test.stop == met.stop == "diverged"
+    assert test.rates == tuple(rates[: len(met.rates)])
+    assert test.losses == pytest.approx(met.losses, rel=1e-6)
+    assert tuple(test.bounds()) == pytest.approx(tuple(met.bounds()), rel=1e-6)
+    assert clr.RangeTest.from_json(test.to_json()) == test
 
 
-def test_a_log_file_stays_silent() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM.format(options="")], capture_output=True, text=True, check=True
-    )
-    assert (done.stdout, done.stderr) == ("", "")
+@pytest.mark.parametrize("tail", [math.nan, math.inf, -math.inf])
+def test_a_recorded_curve_may_have_any_rates_and_end_in_values_that_are_not_finite(tail: float) -> None:
+    generator = random.Random(0)
+    rates = sorted(10 ** generator.uniform(-7, 0) for _ in range(400))  # neither exponential nor linear
+    losses = [curves.nan_tail(math.log10(rate)) for rate in rates]
+    test = clr.RangeTest.from_losses(rates, [tail if math.isnan(loss) else loss for loss in losses])
+    assert test.stop == "non-finite"
+    assert test.rates[-2] < 0.1 <= test.rates[-1]
+    # It ends at a tenth; two fifths of the last rate before that is the upper bound.
+    assert test.bounds().max_lr == pytest.approx(0.04, rel=0.1)
+    assert repr(clr.RangeTest.from_json(test.to_json()).losses) == repr(test.losses)
 
 
-def test_a_bar_shows_rate_and_loss(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM.format(options=", progress=True")],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": "120"},
-    )
-    assert done.stdout == ""
-    assert "LR range test" in done.stderr
-    assert "50/50" in done.stderr
-    assert "rate 1.00e+01  loss 0." in done.stderr
+def test_a_recorded_curve_without_an_end_has_no_bounds() -> None:
+    rates = [10 ** (at / 10 - 7) for at in range(50)]
+    test = clr.RangeTest.from_losses(rates, [curves.valley(math.log10(rate)) for rate in rates])
+    assert (test.stop, test.planned_rates) == ("completed", tuple(rates))
+    with pytest.raises(clr.NoBoundsError) as refusal:
+        test.bounds()
+    assert refusal.value.kind == "endless"
 
 
-def test_on_a_terminal_a_bar_shows_by_itself_and_goes_when_it_is_done() -> None:
-    pty = pytest.importorskip("pty")  # not on Windows
-    terminal, end = pty.openpty()
-    # Slow enough that the bar is drawn on the way, which rich does ten times a second.
-    slow = PROGRAM.format(options="").replace("r.random()", "(time.sleep(0.02), r.random())[1]")
-    with subprocess.Popen(
-        [sys.executable, "-c", f"import time; {slow}"],
-        stdout=end,
-        stderr=end,
-        env=os.environ | {"TERM": "xterm", "COLUMNS": "100"},
-    ) as process:
-        os.close(end)
-        shown = b""
-        while True:
-            try:
-                more = os.read(terminal, 4096)
-            except OSError:  # Linux says so at the end
-                break
-            if not more:
-                break
-            shown += more
-        assert process.wait() == 0
-    os.close(terminal)
-    text = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", shown.decode())
-    rates = [float(rate) for rate in re.findall(r"LR range test .*?rate (\S+)  loss 0\.\d+", text)]
-    assert len(set(rates)) > 2
-    assert rates == sorted(rates)
-    assert shown.endswith(b"\x1b[2K")  # the line is erased
+def test_a_recorded_accuracy_counts_upwards() -> None:
+    rates = [10 ** (at / 20 - 7) for at in range(160)]
+    accuracies = [
+        0.1 + 0.8 * curves.rise(x, -5, -3) - 0.8 * curves.rise(x, -2, -1) for x in (math.log10(rate) for rate in rates)
+    ]
+    test = clr.RangeTest.from_losses(rates, accuracies, goal="max")
+    assert test.metrics == tuple(zip(rates, accuracies, strict=True))
+    assert math.log10(test.bounds().max_lr) == pytest.approx(-1.9 + math.log10(2 / 5), abs=0.1)
+    with pytest.raises(clr.NoBoundsError):
+        clr.RangeTest.from_losses(rates, accuracies).bounds()
 
 
-def test_a_bar_that_is_asked_for_needs_rich() -> None:
-    program = "import sys; sys.modules['rich.progress'] = None; " + PROGRAM.format(options=", progress=True")
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert "ImportError: progress bars need rich: pip install 'cyclic-learning-rate[cli]'" in done.stderr
+@pytest.mark.parametrize(
+    ("rates", "losses", "message"),
+    [
+        ([1.0, 2.0], [1.0], "`losses` must be as many as `rates`. Received: 1 and 2."),
+        ([1.0, 1.0], [1.0, 1.0], "`rates` must be two or more growing rates. Received: [1.0, 1.0]."),
+        ([1.0], [1.0], "`rates` must be two or more growing rates"),
+        ([-1.0, 1.0], [1.0, 1.0], "`rates` must be a finite number, 0 or more. Received: -1.0."),
+        ([1.0, math.nan], [1.0, 1.0], "`rates` must be a finite number, 0 or more. Received: nan."),
+        ([1.0, 2.0], [1.0, None], "`losses` must be numbers in order. Received: None among them."),
+        ([1.0, 2.0], [[1.0, 2.0], [1.0, 2.0]], "`losses` must be numbers in order. Received: [1.0, 2.0] among them."),
+        ([1.0, 2.0], 3.0, "`losses` must be numbers in order. Received: 3.0."),
+        ("12", [1.0, 1.0], "`rates` must be numbers in order. Received: '12'."),
+    ],
+)
+def test_what_is_no_curve_is_refused(rates: Any, losses: Any, message: str) -> None:
+    with pytest.raises((TypeError, ValueError)) as refusal:
+        clr.RangeTest.from_losses(rates, losses)
+    assert message in str(refusal.value)
+    with pytest.raises(ValueError, match="`goal` must be one of 'min', 'max'"):
+        clr.RangeTest.from_losses([1.0, 2.0], [1.0, 1.0], goal="best")  # type: ignore[arg-type]
+
+
+def test_a_test_in_words() -> None:
+    test = measured(curves.valley)
+    ended, bounds, reason = test.describe().splitlines()
+    number = r"([\d.e+-]*\d)"
+    steps, at = re.findall(
+        rf"^LR range test from 1e-07 to 10\. It ended after (\d+) of 300 steps, at {number}: the loss diverged\.$",
+        ended,
+    )[0]
+    assert int(steps) == len(test.losses)
+    assert float(at) == pytest.approx(test.rates[-1], rel=0.01)
+    found = re.findall(rf"^base_lr {number}, max_lr {number}, confidence {number}\.$", bounds)[0]
+    assert [*map(float, found)] == pytest.approx([*test.bounds(), test.bounds().confidence], abs=0.005, rel=1e-3)
+    assert reason == test.bounds().reason
+
+
+@pytest.mark.parametrize(
+    ("test", "lines"),
+    [
+        (
+            measured(curves.endless),
+            [
+                "LR range test from 1e-07 to 10. It ended after 300 of 300 steps: all rates were tried.",
+                "No bounds: Training never diverges: at 10, where the test ends, the loss has not risen again.",
+                "Make `max_lr` larger. If it still does not rise, the model has learned all before: make `num_steps` "
+                "smaller.",
+            ],
+        ),
+        (
+            repeated([1, 2, 3], [5, None, 6], [1, 2, 3], time_limit=60),
+            [
+                "LR range test from 1e-07 to 10. It ended after 3 of 3 steps: it was interrupted.",
+                "It made 2 of 3 repeats; the curve is their median.",
+                "Its time limit was 60 seconds.",
+                "No bounds: The test has 3 finite values, and at least 20 are needed.",
+                "Make `num_steps` larger. If `evaluate` was given, make `evaluate_every` smaller.",
+            ],
+        ),
+    ],
+    ids=["endless", "repeats"],
+)
+def test_a_test_without_bounds_in_words(test: clr.RangeTest, lines: list[str]) -> None:
+    assert test.describe().splitlines() == lines
+
+
+def test_words_say_that_the_confidence_is_low() -> None:
+    noisy = measured(curves.valley, noise=0.3)
+    assert noisy.bounds().confidence < 0.5 < measured(curves.valley).bounds().confidence
+    assert noisy.describe().endswith("The confidence is low: take larger batches, more steps or several repeats.")
+
+
+def test_the_repr_is_short() -> None:
+    test = repeated([1, 2, 3], [5, None, 6], [1, 2, 3])
+    assert repr(test) == "<RangeTest: 3 of 3 steps from 1e-07 to 10, 2 of 3 repeats, interrupted>"
+    assert repr(test.sweeps) == "(<Sweep: 3 steps, completed>, <Sweep: 1 steps, interrupted>)"
 
 
 def test_a_step_need_know_nothing_of_frameworks() -> None:
