@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,12 +24,12 @@ BASE_LR, MAX_LR, STEP_SIZE = 0.01, 0.1, 2000
 STEPS = (1_005, 100_005, 10_000_005, 2_147_483_001)
 FIRST_CYCLE = 10
 LAST_STEPS = tuple(FIRST_CYCLE * (2**cycles - 1) - 1 for cycles in (7, 13, 20, 27))  # of doubling cycles
-TOTAL = 2_147_483_640  # of which 0.3 is whole
+TOTAL = 2_147_483_640  # 0.3 of it is a whole number
 CORNERS = (0.1 / 25, 0.1, 0.1 / 25e4)  # of the rate of one-cycle
 
 
 class Case(NamedTuple):
-    """Ours and another, which are asked for the rate of a step, and what it is exactly."""
+    """The rate of a step by clr, by another package, and exactly."""
 
     name: str
     other_name: str
@@ -49,7 +49,7 @@ def exact(mode: str, step: int) -> Fraction:
 
 
 def _error(expected: Fraction, rate: Callable[[], Any]) -> float | str:
-    """The relative error, or what came in place of a rate."""
+    """The relative error, or the name of what came instead of a rate."""
     try:
         value = float(rate())
     except OverflowError as problem:
@@ -57,8 +57,8 @@ def _error(expected: Fraction, rate: Callable[[], Any]) -> float | str:
     return float(abs(Fraction(value) / expected - 1)) if math.isfinite(value) else str(value)
 
 
-def torch_rate(mode: Any, step: int) -> float:
-    """PyTorch's CyclicLR, told that it has come as far as ``step``."""
+def torch_rate(mode: Literal["triangular", "triangular2"], step: int) -> float:
+    """The rate of PyTorch's CyclicLR at ``step``."""
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=BASE_LR)
     scheduler = torch.optim.lr_scheduler.CyclicLR(
         optimizer, BASE_LR, MAX_LR, STEP_SIZE, mode=mode, cycle_momentum=False
@@ -78,7 +78,7 @@ def exact_restarts(step: int) -> Fraction:
 
 
 def exact_one_cycle(step: int) -> Fraction:
-    """One-cycle by fastai's definition: half a wave up in 0.3 of the steps, and half a one down."""
+    """One-cycle by fastai's definition: half a cosine wave up in 0.3 of the steps, and half a wave down."""
     first, peak, last = map(Fraction, CORNERS)
     top = TOTAL * 3 // 10
     if step < top:
@@ -87,14 +87,14 @@ def exact_one_cycle(step: int) -> Fraction:
 
 
 def _half_wave(place: Fraction) -> Fraction:
-    """How high half a wave of a cosine has risen, from 0 to 1."""
+    """The height of a rising half wave of a cosine, from 0 to 1."""
     with mpmath.workdps(60):
         height = mpmath.sin(mpmath.pi * place.numerator / place.denominator / 2) ** 2
         return Fraction(int(height.man)) * Fraction(2) ** int(height.exp)
 
 
 def torch_restarts(step: int) -> float:
-    """PyTorch's CosineAnnealingWarmRestarts, told that it is at ``step``."""
+    """The rate of PyTorch's CosineAnnealingWarmRestarts at ``step``."""
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, FIRST_CYCLE, T_mult=2)
     scheduler.step(step)
@@ -102,7 +102,7 @@ def torch_restarts(step: int) -> float:
 
 
 def line(case: Case) -> Line:
-    """The relative errors, and ours as a multiple of the other."""
+    """Both relative errors, and that of clr as a multiple of the other."""
     expected = case.exactly(case.step)
     found = [_error(expected, partial(way, case.step)) for way in (case.ours, case.other)]
     shown = [f"{error:.0e}" if isinstance(error, float) else error for error in found]

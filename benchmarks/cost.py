@@ -1,6 +1,6 @@
-"""What a rate costs, against what a user would pick instead, taken in turns in one process.
+"""What a rate costs, against what a user would pick instead. Both are timed in turns in one process.
 
-Where two ways claim the same curve, they are refused unless their rates are alike.
+Where two ways claim the same curve, curves that differ stop the benchmark.
 """
 
 import shutil
@@ -105,7 +105,7 @@ def host_pairs(schedule: clr.Schedule) -> Iterator[Pair]:
         yield Pair(f"host, one step, {what}", partial(ours, 12_345), "lrsched", partial(other, 12_345), 500)
 
 
-def keras_pairs(step: Any) -> Iterator[Pair]:
+def keras_pairs(step: tf.Variable) -> Iterator[Pair]:
     """A call of a schedule, and a training step that Keras compiles."""
     ours = clr.keras.LearningRateSchedule(clr.warm_restarts(0.1, first_cycle=2000, cycle_mult=2))
     name, other = "Keras CosineDecayRestarts", keras.optimizers.schedules.CosineDecayRestarts(0.1, 2000)
@@ -235,9 +235,9 @@ def compiled_pairs(schedule: clr.Schedule, backend: str = BACKEND) -> Iterator[P
 
 
 class _Ignite:
-    """Ignite's scheduler is called with an engine, which it does not look at."""
+    """Ignite's scheduler with a `step`. It is called with an engine, but does not use it."""
 
-    def __init__(self, optimizer: Any) -> None:
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
         scheduler: Any = LinearCyclicalScheduler(optimizer, "lr", 0.01, 0.1, 4000)
         self.optimizer = optimizer
         self.step: Callable[[], Any] = lambda: scheduler(None)
@@ -286,12 +286,12 @@ def _torch_advancing(rate: Callable[[Any], Any], backend: str) -> Callable[[], A
 
 
 def compiled_once(function: Callable[[], Any], backend: str) -> Callable[[], Any]:
-    """As `torch.compile` makes it in the first call; to compile it anew, as where a rate is no tensor, is an error."""
+    """The function, compiled in its first call. Compiling it again is an error, as for a rate that is no tensor."""
     from torch._dynamo import lookup_backend
 
     called = False
 
-    def compile_once(graph: Any, inputs: Any) -> Any:
+    def compile_once(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Any:
         if called:
             raise RuntimeError("it would be compiled anew")
         return lookup_backend(backend)(graph, inputs)
@@ -311,7 +311,7 @@ def jax_pairs(schedule: clr.Schedule) -> Iterator[Pair]:
     """A call of a schedule, and a training step, both compiled by JAX."""
     count = jnp.asarray(12_345)
     constant = jax.jit(optax.constant_schedule(0.01))
-    policies: dict[str, Callable[[Any], Any]] = {
+    policies: dict[str, clr.Schedule] = {
         "triangular": schedule,
         "exp_range": clr.exp_range(0.01, 0.1, 2000),
         "one_cycle": clr.one_cycle(0.1, 100_000),
@@ -345,11 +345,11 @@ def jax_pairs(schedule: clr.Schedule) -> Iterator[Pair]:
         )
 
 
-def _done(function: Callable[..., Any], *arguments: Any) -> Any:
+def _done(function: Callable[..., jax.Array], *arguments: jax.Array) -> jax.Array:
     return jax.block_until_ready(function(*arguments))
 
 
-def _jax_training(rate: Any) -> Callable[[], Any]:
+def _jax_training(rate: float | clr.Schedule) -> Callable[[], Any]:
     """A compiled training step of a small classifier of handwritten digits, batch 128."""
     data = load_digits()
     x, y = jnp.asarray(data.data[:128] / 16, jnp.float32), jnp.asarray(data.target[:128])
@@ -357,12 +357,12 @@ def _jax_training(rate: Any) -> Callable[[], Any]:
     weights = (0.1 * jax.random.normal(keys[0], (64, 512)), 0.1 * jax.random.normal(keys[1], (512, 10)))
     optimizer = optax.sgd(rate)
 
-    def loss(weights: Any) -> Any:
+    def loss(weights: tuple[jax.Array, jax.Array]) -> jax.Array:
         logits = jax.nn.relu(x @ weights[0]) @ weights[1]
         return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
 
     @jax.jit
-    def update(weights: Any, state: Any) -> Any:
+    def update(weights: tuple[jax.Array, jax.Array], state: optax.OptState) -> Any:
         updates, state = optimizer.update(jax.grad(loss)(weights), state)
         return optax.apply_updates(weights, updates), state
 
@@ -375,7 +375,9 @@ def _jax_training(rate: Any) -> Callable[[], Any]:
     return step
 
 
-def _keras_training(rate: Any, jit_compile: bool) -> Callable[[], Any]:
+def _keras_training(
+    rate: float | keras.optimizers.schedules.LearningRateSchedule, jit_compile: bool
+) -> Callable[[], Any]:
     """A training step of a small classifier of handwritten digits, batch 64, as Keras compiles it."""
     data = load_digits()
     x, y = data.data[:64].astype("float32") / 16, data.target[:64]
@@ -386,7 +388,7 @@ def _keras_training(rate: Any, jit_compile: bool) -> Callable[[], Any]:
     return partial(model.train_on_batch, x, y)
 
 
-def _advancing(step: Any, rate: Callable[[], Any], jit_compile: bool) -> Callable[[], Any]:
+def _advancing(step: tf.Variable, rate: Callable[[], Any], jit_compile: bool) -> Callable[[], Any]:
     """A compiled function that does what every training step does to the step, and returns the rate."""
 
     @tf.function(jit_compile=jit_compile)

@@ -1,11 +1,11 @@
 """The formula as a user would write it in TensorFlow's ops, with the step in float32."""
 
-from typing import Any
-
 import tensorflow as tf
 
 
-def formula(global_step: Any, mode: str, base_lr: float, max_lr: float, step_size: float, gamma: float) -> Any:
+def formula(
+    global_step: tf.Tensor | tf.Variable, mode: str, base_lr: float, max_lr: float, step_size: float, gamma: float
+) -> tf.Tensor:
     """The rate: cycle = floor(1 + step / (2 step_size)), x = |step / step_size - 2 cycle + 1|, and so on."""
     step = tf.cast(global_step, tf.float32)
     cycle = tf.floor(1 + step / (2 * step_size))

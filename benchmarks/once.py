@@ -130,7 +130,7 @@ def _tensorflow(batches: list[Any]) -> Pair:
     weights = [tf.Variable(part) for part in training.start(0, 1)[0]]
 
     @tf.function
-    def update(rate: Any, images: Any, labels: Any) -> Any:
+    def update(rate: tf.Tensor, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         loss, gradients = tensorflow_demo.loss_and_gradients(weights, images, labels)
         for weight, gradient in zip(weights, gradients, strict=True):
             weight.assign_sub(rate * gradient)

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
+import torch
+
 import clr
 import clr.torch
 from benchmarks.bounds import rules
@@ -65,10 +67,10 @@ def lightning_tuner(name: str) -> None:
             self.task, self.model, self.optimizer, self.loader = fresh(name, "adamw", 0)
             self.lr = LOW
 
-        def training_step(self, batch: Any, _: int) -> Any:
+        def training_step(self, batch: list[torch.Tensor], _: int) -> torch.Tensor:
             return self.task.loss_fn(self.model(batch[0]), batch[1])
 
-        def configure_optimizers(self) -> Any:
+        def configure_optimizers(self) -> torch.optim.Optimizer:
             return self.optimizer
 
         def train_dataloader(self) -> Any:

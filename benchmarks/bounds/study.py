@@ -55,7 +55,7 @@ class Results:
         if rest:  # a line that was cut off
             path.write_text(whole + "\n" if whole else "")
 
-    def add(self, key: Key, value: Any) -> None:
+    def add(self, key: Key, value: object) -> None:
         """Adds a result, and keeps it."""
         self._lines[key] = value
         with self._path.open("a") as file:

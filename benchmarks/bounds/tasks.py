@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_wine
 from sklearn.model_selection import train_test_split
 from torch import nn
 
+Array = NDArray[np.generic]
 Data = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]  # inputs and targets to train on, and to test on
 
 
@@ -30,13 +32,13 @@ class Task:
     batch_size: int = 32
 
 
-def _split(x: Any, y: Any, seed: int, stratified: bool = True) -> list[Any]:
+def _split(x: Array, y: Array, seed: int, stratified: bool = True) -> list[Array]:
     """Two fifths are held out, other ones for each seed: the inputs of both parts, then their targets."""
     parts = train_test_split(x, y, test_size=0.4, random_state=seed, stratify=y if stratified else None)
     return list(parts)
 
 
-def _tensors(x: Any, x_test: Any, y: Any, y_test: Any) -> Data:
+def _tensors(x: Array, x_test: Array, y: Array, y_test: Array) -> Data:
     return torch.tensor(x), torch.tensor(y), torch.tensor(x_test), torch.tensor(y_test)
 
 
@@ -67,7 +69,7 @@ def _diabetes(seed: int) -> Data:
     return _tensors(x, x_test, y, y_test)
 
 
-def _standardized(train: Any, test: Any) -> Any:
+def _standardized(train: Array, test: Array) -> list[Array]:
     """Both parts, by the mean and the spread of the one to train on."""
     return [((part - train.mean(axis=0)) / train.std(axis=0)).astype(np.float32) for part in (train, test)]
 

@@ -5,12 +5,11 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -46,7 +45,7 @@ class Clock:
     def perf_counter(self) -> float:
         return self.now
 
-    def passing(self, durations: Iterator[float]) -> Any:
+    def passing(self, durations: Iterator[float]) -> Callable[[], None]:
         def function() -> None:
             self.now += next(durations)
 

@@ -8,10 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.importorskip("torch")
-pytest.importorskip("sklearn")
-
 from benchmarks.bounds import rules, study
 from benchmarks.bounds.study import Key, Results
 from benchmarks.bounds.tasks import TASKS
@@ -68,7 +64,7 @@ def test_a_run_does_what_is_not_done_yet(tmp_path: Path, worked: list[Key], monk
     run: Callable[[], None] = partial(study.run, file, 1)
     add = Results.add
 
-    def seven(self: Results, key: Key, value: Any) -> None:
+    def seven(self: Results, key: Key, value: object) -> None:
         if len(self._lines) == 7:
             raise KeyboardInterrupt
         add(self, key, value)

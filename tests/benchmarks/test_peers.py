@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -16,9 +16,10 @@ import clr
 schedulers: Any = torch.optim.lr_scheduler
 
 STEPS = 500
+Anneal = Literal["cos", "linear"]
 
 
-def run(make: Callable[[Any], Any], steps: int, key: str = "lr", **arguments: Any) -> list[float]:
+def run(make: Callable[[torch.optim.Optimizer], Any], steps: int, key: str = "lr", **arguments: Any) -> list[float]:
     """What one of PyTorch's schedulers sets for every step below ``steps``."""
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0, momentum=0.9, **arguments)
     scheduler = make(optimizer)
@@ -49,7 +50,12 @@ def check(schedule: clr.Schedule, expected: list[float], tolerance: float = 1e-1
 @pytest.mark.parametrize(("div_factor", "final_div_factor"), [(25.0, 1e4), (1.0, 1.0), (3.0, 7.5)])
 @pytest.mark.parametrize("total_steps", [10, 97, 500])
 def test_one_cycle_is_torchs(
-    anneal_strategy: str, part: float, three_phase: bool, div_factor: float, final_div_factor: float, total_steps: int
+    anneal_strategy: Anneal,
+    part: float,
+    three_phase: bool,
+    div_factor: float,
+    final_div_factor: float,
+    total_steps: int,
 ) -> None:
     arguments: dict[str, Any] = {
         "pct_start": part,
@@ -76,7 +82,7 @@ def test_a_one_cycle_that_only_rises_is_torchs() -> None:
 
 
 @pytest.mark.parametrize("anneal_strategy", ["cos", "linear"])
-def test_a_rise_of_one_step_divides_torch_by_zero_and_starts_ours_at_the_peak(anneal_strategy: str) -> None:
+def test_a_rise_of_one_step_divides_torch_by_zero_and_starts_ours_at_the_peak(anneal_strategy: Anneal) -> None:
     with pytest.raises(ZeroDivisionError):
         run(
             lambda optimizer: schedulers.OneCycleLR(
@@ -103,7 +109,7 @@ def test_the_linear_one_cycle_is_negative_in_torch_at_its_end_and_ours_stays() -
 
 
 def test_three_phases_with_a_rise_past_the_middle_are_refused() -> None:
-    def make(optimizer: Any) -> Any:
+    def make(optimizer: torch.optim.Optimizer) -> Any:
         return schedulers.OneCycleLR(
             optimizer, 1.0, 100, pct_start=0.7, cycle_momentum=False, three_phase=True, anneal_strategy="linear"
         )
@@ -143,8 +149,8 @@ def test_the_fifth_restart_is_missed_by_torch_and_not_by_ours() -> None:
 
 @pytest.mark.parametrize("mode", ["triangular", "triangular2", "exp_range"])
 @pytest.mark.parametrize(("up", "down"), [(20, None), (10, 35), (1, 1)])
-def test_momentum_is_torchs(mode: str, up: int, down: int | None) -> None:
-    def make(optimizer: Any) -> Any:
+def test_momentum_is_torchs(mode: Literal["triangular", "triangular2", "exp_range"], up: int, down: int | None) -> None:
+    def make(optimizer: torch.optim.Optimizer) -> Any:
         return schedulers.CyclicLR(
             optimizer, 0.001, 0.006, up, down, mode, gamma=0.99, base_momentum=0.8, max_momentum=0.9
         )
@@ -155,9 +161,9 @@ def test_momentum_is_torchs(mode: str, up: int, down: int | None) -> None:
 
 
 @pytest.mark.parametrize("anneal_strategy", ["cos", "linear"])
-def test_the_momentum_of_one_cycle_is_torchs_up_to_the_fall_to_almost_nothing(anneal_strategy: str) -> None:
+def test_the_momentum_of_one_cycle_is_torchs_up_to_the_fall_to_almost_nothing(anneal_strategy: Anneal) -> None:
     # The peer's momentum is back at its highest where the rate is at its lowest, along the same way from the peak.
-    def make(optimizer: Any) -> Any:
+    def make(optimizer: torch.optim.Optimizer) -> Any:
         return schedulers.OneCycleLR(
             optimizer, 0.1, 100, anneal_strategy=anneal_strategy, final_div_factor=1.0, max_momentum=0.95
         )
@@ -167,7 +173,7 @@ def test_the_momentum_of_one_cycle_is_torchs_up_to_the_fall_to_almost_nothing(an
 
 
 def test_triangular2_overflows_in_torch_in_cycle_1025_and_ours_goes_on() -> None:
-    def make(optimizer: Any) -> Any:
+    def make(optimizer: torch.optim.Optimizer) -> Any:
         return schedulers.CyclicLR(optimizer, 0.001, 0.006, 1, 1, "triangular2", cycle_momentum=False)
 
     with pytest.raises(OverflowError):
@@ -212,7 +218,7 @@ def test_one_cycle_fastai_is_fastais(total_steps: int, part: float, div: float, 
 # Optax
 
 
-def optax_rates(schedule: Any, steps: int) -> list[float]:
+def optax_rates(schedule: optax.Schedule, steps: int) -> list[float]:
     return [float(schedule(step)) for step in range(steps)]
 
 
