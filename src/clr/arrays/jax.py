@@ -42,7 +42,7 @@ class Jax64:
     @classmethod
     def search(cls, starts: Sequence[int], step: jax.Array) -> jax.Array:
         if len(starts) < 2:
-            return step >= starts[0] if starts else step
+            return step >= cls.integer(starts[0]) if starts else step
         method = "compare_all" if len(starts) <= _FEW else "scan"
         return jnp.searchsorted(jnp.asarray(starts, cls.integer), step, side="right", method=method)
 
@@ -109,6 +109,28 @@ class JaxUnsigned32(Jax32):
 
     integer = jnp.uint32
     largest = jnp.iinfo(jnp.uint32).max
+
+    # JAX reads a Python integer as int32, which cannot hold the larger half of these.
+
+    @classmethod
+    def divmod(cls, a: jax.Array, b: jax.Array | int) -> tuple[jax.Array, jax.Array]:
+        return jnp.divmod(a, cls._own(b))
+
+    @classmethod
+    def minimum(cls, a: jax.Array, b: jax.Array | float) -> jax.Array:
+        return jnp.minimum(a, cls._own(b))
+
+    @classmethod
+    def maximum(cls, a: jax.Array, b: jax.Array | float) -> jax.Array:
+        return jnp.maximum(a, cls._own(b))
+
+    @classmethod
+    def distance(cls, a: jax.Array, b: jax.Array | int, rest: jax.Array | float) -> jax.Array:
+        return super().distance(a, cls._own(b), rest)
+
+    @classmethod
+    def _own(cls, value: Any) -> Any:
+        return cls.integer(value) if isinstance(value, int) else value
 
 
 def enter_of(kind: type) -> Enter:

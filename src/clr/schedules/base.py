@@ -148,7 +148,7 @@ class Schedule(ABC):
         [19, 39, 59]
         """
         xp, steps = arrays.enter(step)
-        following = xp.minimum(steps, xp.largest - 1) + 1
+        following = steps + 1 if xp.scalar else xp.minimum(steps, xp.largest - 1) + 1
         return xp.plain(self._cycle(xp, steps) != self._cycle(xp, following))
 
     def __mul__(self, factor: Any) -> "Schedule":
@@ -243,7 +243,7 @@ class Schedule(ABC):
 def ended(xp: Arrays[A], step: A, total_steps: int) -> A:
     """1 where ``step`` lies after the end of a schedule, else 0: the cycle of one that has a single cycle."""
     cycle: Any = step * 0
-    return cycle if total_steps > xp.largest else xp.where(step >= total_steps, cycle + 1, cycle)
+    return cycle if total_steps > xp.largest else xp.where(xp.search((total_steps,), step), cycle + 1, cycle)
 
 
 POLICIES: dict[str, Callable[..., Schedule]] = {}  # every function that makes schedules, by its name

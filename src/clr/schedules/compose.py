@@ -149,7 +149,8 @@ class Join(Schedule):
         result: Any = ask(0, step)
         for number, start in enumerate(self._starts[1:], start=1):
             if start <= xp.largest:
-                result = xp.where(step < start, result, ask(number, xp.maximum(step, start) - start))
+                own = step - xp.minimum(step, start)
+                result = xp.where(xp.search((start,), step), ask(number, own), result)
         return result  # type: ignore[no-any-return]
 
     def _rate(self, xp: Arrays[A], step: A, /) -> A:
