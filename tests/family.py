@@ -33,6 +33,11 @@ _WAYS: Plain = {"shape": "linear", "cycle_mult": 1}
 _LENGTHS: Plain = {"max_lr": ..., "total_steps": ..., "warmup_steps": 0}
 # The arguments of each kind in order, with their defaults.
 ARGUMENTS: dict[str, Plain] = {
+    "join": {"schedules": ..., "boundaries": None},
+    "momentum": {"schedule": ..., "low": 0.85, "high": 0.95},
+    "multiple": {"schedule": ..., "factor": ...},
+    "clip": {"schedule": ..., "low": 0.0, "high": None},
+    "after_end": {"schedule": ..., "rule": ...},
     "triangular": _LINES | _WAYS,
     "triangular2": _LINES | _WAYS,
     "exp_range": _LINES | {"gamma": 0.99994} | _WAYS,
@@ -43,6 +48,7 @@ ARGUMENTS: dict[str, Plain] = {
     "phases": {"levels": ..., "lengths": [], "shape": "linear", "total_steps": None},
     "constant": {"lr": ...},
     "ramp": {"start": ..., "end": ..., "steps": ..., "shape": "linear"},
+    "warmup": {"schedule": ..., "steps": ..., "start": 0.0, "shape": "linear"},
     "cosine": _LENGTHS | {"min_lr": 0.0},
     "linear": _LENGTHS | {"min_lr": 0.0},
     "wsd": _LENGTHS | {"decay_steps": ..., "min_lr": 0.0, "decay": "1-sqrt"},
@@ -56,12 +62,6 @@ ARGUMENTS: dict[str, Plain] = {
         "three_phase": False,
     },
     "one_cycle_fastai": {"max_lr": ..., "total_steps": ..., "pct_start": 0.25, "div": 25.0, "div_final": 1e5},
-    "join": {"schedules": ..., "boundaries": None},
-    "warmup": {"schedule": ..., "steps": ..., "start": 0.0, "shape": "linear"},
-    "multiple": {"schedule": ..., "factor": ...},
-    "clip": {"schedule": ..., "low": 0.0, "high": None},
-    "momentum": {"schedule": ..., "low": 0.85, "high": 0.95},
-    "after_end": {"schedule": ..., "rule": ...},
 }
 
 
@@ -229,6 +229,12 @@ def climbed(shape: str, part: Fraction) -> Fraction:
         return fraction((1 - mpmath.cos(mpmath.pi * mpmath.mpf(part.numerator) / part.denominator)) / 2)
 
 
+def between(before: Fraction, after: Fraction, shape: str, part: Fraction) -> Fraction:
+    """The rate after a part of the way from one to another: a slope is climbed from its lower end."""
+    low, high = sorted((before, after))
+    return low + (high - low) * climbed(shape, part if before <= after else 1 - part)
+
+
 def power(gamma: float, exponent: int) -> Fraction:
     with mpmath.workdps(80):
         result = mpmath.power(mpmath.mpf(gamma), exponent)
@@ -281,7 +287,7 @@ def exact(plain: Plain, step: int) -> Fraction:
             count, start = plain["steps"], Fraction(plain["start"])
             if step >= count:
                 return exact(plain["schedule"], step - count)
-            return start + (exact(plain["schedule"], 0) - start) * climbed(plain["shape"], Fraction(step, count))
+            return between(start, exact(plain["schedule"], 0), plain["shape"], Fraction(step, count))
         case "multiple":
             return exact(plain["schedule"], step) * Fraction(plain["factor"])
         case "clip":
@@ -300,7 +306,7 @@ def exact(plain: Plain, step: int) -> Fraction:
     through = corners(plain)
     for start, end, before, after in through.at:
         if start <= step < end:
-            return before + (after - before) * climbed(through.shape, (step - start) / (end - start))
+            return between(before, after, through.shape, (step - start) / (end - start))
     return through.at[-1][-1]
 
 

@@ -96,7 +96,7 @@ def descriptions() -> Iterator[Plain]:
     yield of("wsd", max_lr=0.003, total_steps=10**10, warmup_steps=10**4, decay_steps=10**9 + 7, min_lr=1e-6)
     yield of("wsd", max_lr=0.3, total_steps=1000, warmup_steps=100, decay_steps=200, decay="linear")
     yield of("wsd", max_lr=0.3, total_steps=1000, warmup_steps=100, decay_steps=200, min_lr=0.1, decay="cosine")
-    yield of("phases", levels=[0.1, 0.7, 0.7, 0.2, 0.3], lengths=[10.5, 20, 0.001, 3**20], shape="1-sqrt")
+    yield of("phases", levels=[0.1, 0.7, 0.7, 0.2, 0.3], lengths=[10.5, 20, 100 / 3, 3**20], shape="1-sqrt")
     yield of("triangular", base_lr=0.001, max_lr=0.006, step_size=20.3, step_size_down=7, shape="1-sqrt")
     yield of("warmup", schedule=of("wsd", max_lr=1.0, total_steps=20, decay_steps=9), steps=9, shape="1-sqrt")
     # One cycle

@@ -29,9 +29,9 @@ SCALE = "`scale_fn` must be a function that returns a number from 0 to 1. Receiv
 STEP = "`step` must be a whole number of steps, 0 or more. Received: {}."
 COUNT = "`{}` must be a whole number, 1 or more. Received: {}."
 EPOCHS = "`epochs` must be a finite number above 0. Received: {}."
-EITHER = "step_size takes either `steps_per_epoch`, or `num_samples` and `batch_size`."
+EITHER = "step_size takes either `steps_per_epoch`, or `num_samples` and `batch_size`, or `total_steps`."
 DTYPE = "`dtype` is for arrays and tensors, a single step gives a float. Received: {}."
-SHAPE = "`shape` must be one of 'linear', 'cosine'. Received: {}."
+SHAPE = "`shape` must be one of 'linear', 'cosine', '1-sqrt'. Received: {}."
 MULT = "`cycle_mult` must be 1, or a number from 0.001 to 1000 at least 0.001 away from it. Received: {}."
 RATE = "`{}` must be a finite number, 0 or more. Received: {}."
 STEPS = "`{}` must be a positive number of steps. Received: {}."
@@ -47,6 +47,14 @@ RAMP = clr.ramp(0.0, 1.0, 4)
 
 def scaled(value: object, scale_mode: str = "cycle") -> Callable[[], clr.Schedule]:
     return lambda: clr.cyclic(0.0, 1.0, 10, scale_fn=lambda _: value, scale_mode=scale_mode)
+
+
+def restarts(**arguments: Any) -> clr.Schedule:
+    return clr.warm_restarts(1.0, **arguments)
+
+
+def at_peak(size: Any, down: float) -> clr.Schedule:
+    return clr.triangular(0.1, 1.0, size, step_size_down=down)
 
 
 TABLE: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
@@ -90,11 +98,15 @@ TABLE: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         TypeError,
         SIZE.format("array([20])"),
     ),
-    "step_size_down 0": (lambda: clr.triangular(0.1, 1.0, 10, 0), ValueError, DOWN.format("0")),
-    "step_size_down negative": (lambda: clr.cyclic(0.1, 1.0, 10, -1.5), ValueError, DOWN.format("-1.5")),
-    "step_size_down nan": (lambda: clr.triangular2(0.1, 1.0, 10, NAN), ValueError, DOWN.format("nan")),
-    "step_size_down str": (lambda: clr.exp_range(0.1, 1.0, 10, "5"), TypeError, DOWN.format("'5'")),  # type: ignore[arg-type]
-    "step_size_down bool": (lambda: clr.triangular(0.1, 1.0, 10, False), TypeError, DOWN.format("False")),
+    "step_size_down 0": (lambda: clr.triangular(0.1, 1.0, 10, step_size_down=0), ValueError, DOWN.format("0")),
+    "step_size_down negative": (lambda: clr.cyclic(0.1, 1.0, 10, step_size_down=-1.5), ValueError, DOWN.format("-1.5")),
+    "step_size_down nan": (lambda: clr.triangular2(0.1, 1.0, 10, step_size_down=NAN), ValueError, DOWN.format("nan")),
+    "step_size_down str": (lambda: clr.exp_range(0.1, 1.0, 10, step_size_down="5"), TypeError, DOWN.format("'5'")),  # type: ignore[arg-type]
+    "step_size_down bool": (
+        lambda: clr.triangular(0.1, 1.0, 10, step_size_down=True),
+        TypeError,
+        DOWN.format("True"),
+    ),
     "mode unknown": (lambda: clr.cyclic(0.1, 1.0, 10, mode="triangular3"), ValueError, MODE.format("'triangular3'")),
     "mode case": (lambda: clr.cyclic(0.1, 1.0, 10, mode="Triangular"), ValueError, MODE.format("'Triangular'")),
     "mode None": (lambda: clr.cyclic(0.1, 1.0, 10, mode=None), TypeError, MODE.format("None")),  # type: ignore[arg-type]
@@ -216,49 +228,69 @@ TABLE: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "step_size without num_samples": (lambda: clr.step_size(batch_size=10), TypeError, EITHER),
     "step_size of everything": (lambda: clr.step_size(5, num_samples=10, batch_size=2), TypeError, EITHER),
     "step_size of two": (lambda: clr.step_size(5, batch_size=2), TypeError, EITHER),
-    "step_size 0 and step_size_down 0": (lambda: clr.triangular(0.1, 1.0, 0, 0), ValueError, DOWN.format("0")),
-    "step_size negative with step_size_down": (lambda: clr.triangular(0.1, 1.0, -1, 5), ValueError, SIZE.format("-1")),
+    "step_size 0 and step_size_down 0": (
+        lambda: at_peak(0, 0),
+        ValueError,
+        DOWN.format("0"),
+    ),
+    "step_size negative with step_size_down": (
+        lambda: at_peak(-1, 5),
+        ValueError,
+        SIZE.format("-1"),
+    ),
     "step_size str with step_size_down": (
-        lambda: clr.triangular(0.1, 1.0, "0", 5),  # type: ignore[arg-type]
+        lambda: at_peak("0", 5),  # type: ignore[arg-type]
         TypeError,
         SIZE.format("'0'"),
     ),
-    "step_size bool with step_size_down": (lambda: clr.triangular(0.1, 1.0, False, 5), TypeError, SIZE.format("False")),
+    "step_size bool with step_size_down": (
+        lambda: at_peak(False, 5),
+        TypeError,
+        SIZE.format("False"),
+    ),
     "shape unknown": (lambda: clr.triangular(0.1, 1.0, 5, shape="cos"), ValueError, SHAPE.format("'cos'")),
     "shape None": (lambda: clr.phases((0.1, 1.0), (5,), None), TypeError, SHAPE.format("None")),  # type: ignore[arg-type]
     "cycle_mult 0": (lambda: clr.triangular2(0.1, 1.0, 5, cycle_mult=0), ValueError, MULT.format("0")),
-    "cycle_mult negative": (lambda: clr.warm_restarts(1.0, 5, cycle_mult=-2), ValueError, MULT.format("-2")),
-    "cycle_mult near 1": (lambda: clr.warm_restarts(1.0, 5, cycle_mult=1.0009), ValueError, MULT.format("1.0009")),
+    "cycle_mult negative": (
+        lambda: restarts(first_cycle=5, cycle_mult=-2),
+        ValueError,
+        MULT.format("-2"),
+    ),
+    "cycle_mult near 1": (
+        lambda: restarts(first_cycle=5, cycle_mult=1.0009),
+        ValueError,
+        MULT.format("1.0009"),
+    ),
     "cycle_mult nearly 1": (lambda: clr.exp_range(0, 1.0, 5, cycle_mult=0.9995), ValueError, MULT.format("0.9995")),
     "cycle_mult huge": (lambda: clr.cyclic(0.1, 1.0, 5, cycle_mult=1001), ValueError, MULT.format("1001")),
     "cycle_mult tiny": (lambda: clr.cyclic(0.1, 1.0, 5, cycle_mult=0.0009), ValueError, MULT.format("0.0009")),
-    "cycle_mult nan": (lambda: clr.warm_restarts(1.0, 5, cycle_mult=NAN), ValueError, MULT.format("nan")),
-    "cycle_mult inf": (lambda: clr.warm_restarts(1.0, 5, cycle_mult=INF), ValueError, MULT.format("inf")),
-    "cycle_mult bool": (lambda: clr.warm_restarts(1.0, 5, cycle_mult=True), TypeError, MULT.format("True")),
-    "cycle_mult str": (lambda: clr.warm_restarts(1.0, 5, cycle_mult="2"), TypeError, MULT.format("'2'")),  # type: ignore[arg-type]
-    "first_cycle 0": (lambda: clr.warm_restarts(1.0, 0), ValueError, STEPS.format("first_cycle", "0")),
+    "cycle_mult nan": (lambda: restarts(first_cycle=5, cycle_mult=NAN), ValueError, MULT.format("nan")),
+    "cycle_mult inf": (lambda: restarts(first_cycle=5, cycle_mult=INF), ValueError, MULT.format("inf")),
+    "cycle_mult bool": (lambda: restarts(first_cycle=5, cycle_mult=True), TypeError, MULT.format("True")),
+    "cycle_mult str": (lambda: restarts(first_cycle=5, cycle_mult="2"), TypeError, MULT.format("'2'")),  # type: ignore[arg-type]
+    "first_cycle 0": (lambda: restarts(first_cycle=0), ValueError, STEPS.format("first_cycle", "0")),
     "first_cycle None": (
-        lambda: clr.warm_restarts(1.0, None),  # type: ignore[arg-type]
+        lambda: restarts(first_cycle=None),  # type: ignore[arg-type]
         TypeError,
         STEPS.format("first_cycle", "None"),
     ),
     "first_cycle tiny": (
-        lambda: clr.warm_restarts(1.0, 1e-4),
+        lambda: restarts(first_cycle=1e-4),
         ValueError,
         "`first_cycle` must be a number of steps from 0.001 to 2**53. Received: 0.0001.",
     ),
     "peak_decay 0": (
-        lambda: clr.warm_restarts(1.0, 5, peak_decay=0),
+        lambda: restarts(first_cycle=5, peak_decay=0),
         ValueError,
         "`peak_decay` must be a number above 0 and at most 1. Received: 0.",
     ),
     "peak_decay above 1": (
-        lambda: clr.warm_restarts(1.0, 5, peak_decay=1.5),
+        lambda: restarts(first_cycle=5, peak_decay=1.5),
         ValueError,
         "`peak_decay` must be a number above 0 and at most 1. Received: 1.5.",
     ),
     "warm_restarts reversed": (
-        lambda: clr.warm_restarts(0.1, 5, base_lr=0.2),
+        lambda: clr.warm_restarts(0.1, first_cycle=5, base_lr=0.2),
         ValueError,
         MAX.format("0.1 with `base_lr` 0.2"),
     ),
@@ -310,23 +342,48 @@ TABLE: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "ramp start": (lambda: clr.ramp(NAN, 0.1, 5), ValueError, RATE.format("start", "nan")),
     "ramp end": (lambda: clr.ramp(0.1, "1", 5), TypeError, RATE.format("end", "'1'")),  # type: ignore[arg-type]
     "ramp steps": (lambda: clr.ramp(0.1, 0.2, 0), ValueError, STEPS.format("steps", "0")),
-    "trapezoid full": (
-        lambda: clr.trapezoid(1.0, 10, 5, 5),
+    "wsd full": (
+        lambda: clr.wsd(1.0, 10, warmup_steps=5, decay_steps=5),
         ValueError,
-        "`total_steps` must be above `warmup_steps` + `decay_steps`. Received: 10, 5, 5.",
+        "`total_steps` must be above `warmup_steps` + `decay_steps`, 5 + 5. Received: 10.",
     ),
-    "trapezoid reversed": (
-        lambda: clr.trapezoid(0.1, 10, 2, 2, base_lr=0.2),
+    "wsd decay_steps": (lambda: clr.wsd(1.0, 10, decay_steps=-1), ValueError, COUNT.format("decay_steps", "-1")),
+    "wsd decay": (
+        lambda: clr.wsd(1.0, 10, decay_steps=5, decay="sqrt"),  # type: ignore[arg-type]
         ValueError,
-        MAX.format("0.1 with `base_lr` 0.2"),
+        "`decay` must be one of 'linear', 'cosine', '1-sqrt'. Received: 'sqrt'.",
     ),
-    "trapezoid total_steps": (
-        lambda: clr.trapezoid(0.1, 10.5, 2, 2),  # type: ignore[arg-type]
+    "cosine reversed": (
+        lambda: clr.cosine(0.1, 10, min_lr=0.2),
+        ValueError,
+        "`max_lr` must be a finite number, `min_lr` or more. Received: 0.1 with `min_lr` 0.2.",
+    ),
+    "cosine total_steps": (
+        lambda: clr.cosine(0.1, 10.5),  # type: ignore[arg-type]
         TypeError,
         COUNT.format("total_steps", "10.5"),
     ),
-    "trapezoid warmup_steps": (lambda: clr.trapezoid(1.0, 10, 0, 5), ValueError, COUNT.format("warmup_steps", "0")),
-    "trapezoid decay_steps": (lambda: clr.trapezoid(1.0, 10, 5, -1), ValueError, COUNT.format("decay_steps", "-1")),
+    "linear warmup_steps": (
+        lambda: clr.linear(1.0, 10, -1),
+        ValueError,
+        "`warmup_steps` must be a whole number, 0 or more. Received: -1.",
+    ),
+    "linear full": (
+        lambda: clr.linear(1.0, 10, 9),
+        ValueError,
+        "`total_steps` must be above `warmup_steps` + 1, 9 + 1. Received: 10.",
+    ),
+    "total_steps of step_size": (
+        lambda: clr.step_size(total_steps=0),
+        ValueError,
+        COUNT.format("total_steps", "0"),
+    ),
+    "cycles": (
+        lambda: clr.step_size(total_steps=9, cycles=0),
+        ValueError,
+        "`cycles` must be a finite number above 0. Received: 0.",
+    ),
+    "total_steps and epochs": (lambda: clr.step_size(5, total_steps=9), TypeError, EITHER),
     "one_cycle max_lr": (lambda: clr.one_cycle(-1.0, 10), ValueError, RATE.format("max_lr", "-1.0")),
     "one_cycle total_steps": (lambda: clr.one_cycle(1.0, 0), ValueError, COUNT.format("total_steps", "0")),
     "one_cycle total_steps float": (
@@ -344,9 +401,9 @@ TABLE: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         "`pct_start` must be at most 0.5 with `three_phase`. Received: 0.51.",
     ),
     "anneal_strategy unknown": (
-        lambda: clr.one_cycle(1.0, 10, anneal_strategy="cosine"),
+        lambda: clr.one_cycle(1.0, 10, anneal_strategy="sine"),  # type: ignore[arg-type]
         ValueError,
-        "`anneal_strategy` must be one of 'cos', 'linear'. Received: 'cosine'.",
+        "`anneal_strategy` must be one of 'cosine', 'linear', 'cos'. Received: 'sine'.",
     ),
     "div_factor below 1": (
         lambda: clr.one_cycle(1.0, 10, div_factor=0.5),
@@ -449,7 +506,7 @@ TABLE: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "after_end without end": (
         lambda: SCHEDULE.after_end("repeat"),
         ValueError,
-        f"`after_end` needs a schedule that has an end. Received: {SCHEDULE!r}.",
+        f"`schedule` must be one that has an end, for `after_end`. Received: {SCHEDULE!r}.",
     ),
     "step beyond the end": (
         lambda: RAMP.after_end("error")(5),

@@ -135,7 +135,9 @@ def test_cycles_and_their_ends_by_counting(row: Row) -> None:
 
 def test_cycles_of_a_join_by_hand() -> None:
     schedule = clr.join([TRIANGULAR, clr.warm_restarts(1.0, first_cycle=2, cycle_mult=2), RAMP], [6, 13])
-    assert [schedule.cycle(step) for step in range(20)] == [1] * 4 + [2] * 2 + [3] * 2 + [4] * 4 + [5] + [6] * 5 + [7] * 2
+    assert [schedule.cycle(step) for step in range(20)] == [1] * 4 + [2] * 2 + [3] * 2 + [4] * 4 + [5] + [6] * 5 + [
+        7
+    ] * 2
     assert [step for step in range(30) if schedule.is_cycle_end(step)] == [3, 5, 7, 11, 12, 17]
 
 

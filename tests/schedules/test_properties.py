@@ -39,7 +39,14 @@ class Case:
 
     @property
     def schedule(self) -> clr.Schedule:
-        return clr.cyclic(self.base_lr, self.max_lr, float(self.up), float(self.down), self.mode, self.gamma)
+        return clr.cyclic(
+            self.base_lr,
+            self.max_lr,
+            float(self.up),
+            step_size_down=float(self.down),
+            mode=self.mode,
+            gamma=self.gamma,
+        )
 
     def exact(self, step: int) -> float:
         return reference.rate(step, self.base_lr, self.max_lr, self.up, self.down, self.mode, self.gamma)
@@ -112,7 +119,7 @@ def test_triangular_repeats_after_whole_periods(case: Case, step: int, cycles: i
 @given(located)
 def test_triangular2_has_half_the_height_a_cycle_later(located: tuple[Case, int]) -> None:
     case, step = located
-    schedule = clr.triangular2(0.0, 1.0, float(case.up), float(case.down))
+    schedule = clr.triangular2(0.0, 1.0, float(case.up), step_size_down=float(case.down))
     cycles = case.period.denominator
     half = math.ldexp(schedule(step), -cycles)
     if half >= SMALLEST:

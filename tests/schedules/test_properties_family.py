@@ -5,11 +5,12 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import clr
-from tests.family import CYCLES, LAST, Plain, exact, far_steps, limits, made, rate, total
+from tests.family import LAST, TRAININGS, Plain, exact, far_steps, limits, made, marker, rate, total
 from tests.reference import ulps
 
 PROFILE = settings(deadline=None, derandomize=True, max_examples=200)
@@ -22,7 +23,8 @@ whole = st.one_of(st.integers(1, 30), st.integers(1, 10**5), st.integers(1, 2**4
 tenths = st.integers(1, 10**5).map(lambda number: number / 10)
 thousandths = st.integers(1, 10**6).map(lambda number: number / 1000)
 length = st.one_of(whole, tenths, thousandths)
-shape = st.sampled_from(["linear", "cosine"])
+shape = st.sampled_from(["linear", "cosine", "1-sqrt"])
+curve = st.sampled_from(["cosine", "1-sqrt"])
 mult = st.one_of(st.sampled_from([2, 3, 1.5, 1.1, 0.5, 0.9]), st.floats(1.05, 4.0), st.floats(0.1, 0.95))
 decay = st.one_of(st.just(1.0), st.floats(0.5, 1.0), st.floats(0.01, 1.0))
 
@@ -35,17 +37,17 @@ def phases(draw: st.DrawFn) -> Plain:
 
 
 @st.composite
-def cosines(draw: st.DrawFn) -> Plain:
+def curved_cycles(draw: st.DrawFn) -> Plain:
     base_lr, max_lr = draw(pair)
     up, down = draw(st.one_of(st.just(0), length)), draw(length)
-    mode, gamma = draw(st.sampled_from(["triangular", "triangular2", "exp_range", "peak_decay"])), draw(decay)
+    mode, factor = draw(st.sampled_from(["triangular", "triangular2", "exp_range", "peak_decay"])), draw(decay)
     plain = {"kind": "cyclic", "base_lr": base_lr, "max_lr": max_lr, "step_size": up, "step_size_down": down}
-    return plain | {"mode": mode, "gamma": gamma, "shape": "cosine"}
+    return plain | {"mode": mode, "gamma": factor, "peak_decay": factor, "shape": draw(curve)}
 
 
 @st.composite
 def growing(draw: st.DrawFn) -> Plain:
-    return draw(cosines()) | {"shape": draw(shape), "cycle_mult": draw(mult)}
+    return draw(curved_cycles()) | {"shape": draw(shape), "cycle_mult": draw(mult)}
 
 
 @st.composite
@@ -58,11 +60,22 @@ def one_cycles(draw: st.DrawFn) -> Plain:
         "max_lr": draw(st.floats(1e-6, 10.0)),
         "total_steps": draw(st.one_of(st.integers(2, 100), st.integers(2, 10**9))),
         "pct_start": part,
-        "anneal_strategy": draw(st.sampled_from(["cos", "linear"])),
+        "anneal_strategy": draw(st.sampled_from(["cosine", "cos", "linear"])),
         "div_factor": draw(st.floats(1.0, 100.0)),
         "final_div_factor": draw(st.floats(1.0, 1e6)),
         "three_phase": three_phase,
     }
+
+
+@st.composite
+def trainings(draw: st.DrawFn) -> Plain:
+    lowest, peak = draw(pair)
+    warm, down, stable = draw(st.tuples(st.integers(0, 1000), whole, st.integers(0, 10**6)))
+    kind = draw(st.sampled_from(TRAININGS))
+    plain = {"kind": kind, "max_lr": peak, "total_steps": warm + down + 1, "warmup_steps": warm, "min_lr": lowest}
+    if kind == "wsd":
+        plain |= {"total_steps": warm + stable + down + 1, "decay_steps": down, "decay": draw(shape)}
+    return plain
 
 
 @st.composite
@@ -89,7 +102,7 @@ def wrapped(draw: st.DrawFn, parts: st.SearchStrategy[Plain]) -> Plain:
     return {"kind": "warmup", "schedule": inner, "steps": steps, "start": start, "shape": draw(shape)}
 
 
-simple = st.one_of(phases(), cosines(), growing(), one_cycles())
+simple = st.one_of(phases(), curved_cycles(), growing(), one_cycles(), trainings())
 composed = st.recursive(simple, lambda parts: st.one_of(joins(parts), wrapped(parts)), max_leaves=4)
 
 
@@ -118,12 +131,6 @@ def test_linear_phases_are_within_2_ulps_of_the_exact_rate(at: tuple[Plain, int]
 
 
 @PROFILE
-@given(located(phases().map(lambda plain: plain | {"shape": "cosine"})))
-def test_cosine_phases_are_within_a_few_ulps_of_the_exact_rate(at: tuple[Plain, int]) -> None:
-    assert off(*at) <= MOST_ULPS
-
-
-@PROFILE
 @given(st.lists(st.tuples(lr, whole), min_size=1, max_size=5), shape)
 def test_corners_at_whole_steps_have_their_levels_bit_for_bit(corners: list[tuple[float, int]], shape: str) -> None:
     levels, lengths = zip(*corners, strict=True)
@@ -132,27 +139,20 @@ def test_corners_at_whole_steps_have_their_levels_bit_for_bit(corners: list[tupl
 
 
 @PROFILE
-@given(located(cosines()))
-def test_cosine_cycles_are_within_a_few_ulps_of_the_exact_rate(at: tuple[Plain, int]) -> None:
-    assert off(*at) <= MOST_ULPS
-
-
-@PROFILE
-@given(located(growing()))
-def test_growing_cycles_are_within_a_few_ulps_of_the_exact_rate(at: tuple[Plain, int]) -> None:
-    assert off(*at) <= MOST_ULPS
-
-
-@PROFILE
-@given(located(one_cycles()))
-def test_one_cycles_are_within_a_few_ulps_of_the_exact_rate(at: tuple[Plain, int]) -> None:
-    assert off(*at) <= MOST_ULPS
-
-
-@PROFILE
-@given(located(composed))
-def test_composed_schedules_are_within_a_few_ulps_of_the_exact_rate(at: tuple[Plain, int]) -> None:
-    assert off(*at) <= MOST_ULPS
+@pytest.mark.parametrize(
+    "plains",
+    [
+        pytest.param(phases(), id="phases"),
+        pytest.param(curved_cycles(), id="cycles"),
+        pytest.param(growing(), id="growing"),
+        pytest.param(one_cycles(), id="one_cycle"),
+        pytest.param(trainings(), id="trainings"),
+        pytest.param(composed, id="composed"),
+    ],
+)
+@given(data=st.data())
+def test_rates_are_within_a_few_ulps_of_the_exact_rate(plains: st.SearchStrategy[Plain], data: st.DataObject) -> None:
+    assert off(*data.draw(located(plains))) <= MOST_ULPS
 
 
 @PROFILE
@@ -202,14 +202,13 @@ def test_json_and_text_give_an_equal_schedule(plain: Plain, data: st.DataObject)
 
 
 @PROFILE
-@given(located(growing()))
-def test_cycles_are_counted_from_1_and_never_back(at: tuple[Plain, int]) -> None:
+@given(located(composed))
+def test_a_cycle_ends_where_the_next_step_is_in_another(at: tuple[Plain, int]) -> None:
     plain, step = at
     schedule = made(plain)
-    assert plain["kind"] in CYCLES
     assert 1 <= schedule.cycle(step) <= schedule.cycle(step + 1)
-    if schedule.cycle(step + 1) > schedule.cycle(step):
-        assert schedule.is_cycle_end(step)
+    assert schedule.is_cycle_end(step) is (schedule.cycle(step + 1) != schedule.cycle(step))
+    assert schedule.is_cycle_end(step) is (marker(plain, step) != marker(plain, step + 1))
 
 
 @PROFILE
