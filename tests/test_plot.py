@@ -1,4 +1,7 @@
+"""Pictures and notebook pages."""
+
 import re
+import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
@@ -10,7 +13,9 @@ from matplotlib import pyplot
 from matplotlib.axes import Axes
 
 import clr
-from tests import reference
+from clr.plot import notebook_page
+from tests import curves, reference
+from tests.curves import measured
 from tests.reference import ulps
 
 
@@ -33,8 +38,8 @@ def drawn(ax: Axes) -> tuple[list[int], list[float]]:
     ("up", "down", "count"),
     [("20", "20", 160), ("20.3", "20.3", 163), ("5", "2.5", 30), ("0.7", "0.7", 6), ("2500", "2500", 20_000)],
 )
-def test_line_is_the_rate_of_every_step_of_four_cycles(mode: str, up: str, down: str, count: int) -> None:
-    ax = clr.cyclic(0.001, 0.006, float(up), float(down), mode).plot()
+def test_line_is_the_rate_of_every_step_of_four_cycles(mode: Any, up: str, down: str, count: int) -> None:
+    ax = clr.cyclic(0.001, 0.006, float(up), step_size_down=float(down), mode=mode).plot()
     assert isinstance(ax, Axes)
     steps, rates = drawn(ax)
     assert steps == list(range(count))
@@ -107,3 +112,56 @@ def test_a_picture_can_be_saved(kind: str, tmp_path: Any) -> None:
     assert figure is not None
     figure.savefig(tmp_path / f"rate.{kind}")
     assert (tmp_path / f"rate.{kind}").stat().st_size > 1000
+
+
+def test_the_axis_of_rates_is_linear_where_they_are_evenly_spaced() -> None:
+    assert measured(curves.valley).plot().get_xscale() == "log"
+    assert measured(curves.valley, min_lr=0.01, growth="linear").plot().get_xscale() == "linear"
+    recorded = clr.RangeTest.from_losses([0.0, 1.0, 4.0, 9.0], [1.0] * 4)
+    assert recorded.plot().get_xscale() == "linear"  # a logarithm has no place for 0
+    assert clr.RangeTest.from_losses([0.5, 1.0, 4.0, 9.0], [1.0] * 4).plot().get_xscale() == "log"
+    assert measured(curves.valley).plot(scale="linear").get_xscale() == "linear"
+
+
+def test_a_range_test_is_drawn_with_its_bounds() -> None:
+    test = measured(curves.valley, noise=0.05)
+    ax = test.plot()
+    points, smoothed = ax.lines[:2]
+    assert np.asarray(points.get_xdata()).tolist() == list(test.rates)
+    assert np.asarray(points.get_ydata()).tolist() == list(test.losses)
+    assert np.asarray(smoothed.get_ydata()).tolist() == list(test.smoothed)
+    base_lr, max_lr = test.bounds()
+    assert ax.get_title().startswith(f"base_lr {base_lr:.3g}, max_lr {max_lr:.3g}, confidence 0.")
+    refused = measured(curves.flat)
+    assert refused.plot().get_title().startswith("The loss does not fall")
+    with pytest.raises(ValueError, match="the range test has no loss to draw"):
+        clr.range_test(lambda lr: None, num_steps=3).plot()
+
+
+@pytest.mark.parametrize("value", [clr.one_cycle(0.1, 100), measured(curves.valley), measured(curves.flat)], ids=repr)
+def test_a_notebook_shows_the_words_and_the_picture(value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = value._repr_html_()
+    words, picture = page.split("\n<svg", 1)
+    assert ET.fromstring(words).text == value.describe()
+    assert ET.fromstring(f"<svg{picture}").tag.endswith("svg")
+    assert pyplot.get_fignums() == []
+    monkeypatch.setattr("clr.plot.find_spec", lambda name: None)  # without matplotlib
+    assert value._repr_html_() == words
+
+
+class Described:
+    def describe(self) -> str:
+        return "a < b & c"
+
+
+class Broken(Described):
+    def plot(self, ax: Axes) -> None:
+        raise ZeroDivisionError("<no picture>")
+
+
+def test_a_notebook_page_is_escaped_and_raises_nothing() -> None:
+    words, error = "<pre>a &lt; b &amp; c</pre>", "<pre>ZeroDivisionError: &lt;no picture&gt;</pre>"
+    assert notebook_page(Broken()) == f"{words}\n{error}"
+    assert "no loss to draw" in clr.range_test(lambda lr: None, num_steps=3)._repr_html_()
+    assert notebook_page(Described()) == words
+    assert pyplot.get_fignums() == []

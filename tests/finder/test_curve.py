@@ -3,6 +3,7 @@
 import copy
 import math
 import pickle
+import random
 import re
 from collections.abc import Callable
 from contextlib import suppress
@@ -32,7 +33,7 @@ QUARTER = 0.25  # of a decade, by which bounds may be off where there is noise
         (curves.valley, -0.987),  # 1000 (x + 1) ** 2 = 0.18
         (curves.plateau, -0.487),
         (curves.nan_tail, -1),
-        (curves.two_valleys, -3.425),  # 0.12 above the bottom of the first, on a slope of 1.6
+        (curves.two_valleys, -3.425),  # 0.12 above the bottom of the first, which rises by 1.6 per decade
         (lambda x: curves.valley(x) - 30, -0.987),
         (lambda x: curves.valley(x) + 5 * (abs(x + 6) < 0.03), -0.987),
     ],
@@ -161,14 +162,16 @@ def test_a_handful_of_steps_is_refused() -> None:
 
 
 def test_bounds_are_never_the_edge_of_the_range() -> None:
+    found = set()
     for start in range(-8, 0):
         for end in range(start + 1, 2):
             test = measured(curves.valley, min_lr=10.0**start, max_lr=10.0**end)
-            try:
+            with suppress(clr.NoBoundsError):
                 base_lr, max_lr = test.bounds()
-            except clr.NoBoundsError:
-                continue
-            assert test.min_lr < base_lr < max_lr < test.rates[-1]
+                assert test.min_lr < base_lr < max_lr < test.rates[-1]
+                found.add((start, end))
+    # The loss falls from 10**-4 on and turns at 10**-0.987.
+    assert found == {(start, end) for start in range(-8, -4) for end in (0, 1)}
 
 
 @pytest.mark.parametrize("at", [0, -1])
@@ -177,6 +180,30 @@ def test_a_rule_that_ends_at_the_edge_finds_nothing(at: int, monkeypatch: pytest
     monkeypatch.setitem(RULES, "valley", lambda curve: test.rates[at])
     with pytest.raises(clr.NoBoundsError, match="The rule 'valley' finds no rate within the test"):
         test.suggest("valley")
+
+
+def found_inside(
+    levels: list[float], noise: float, seed: int, start: float, width: float, num_steps: int
+) -> list[tuple[float, ...]]:
+    """What is found on a curve that goes from level to level in straight lines and then explodes, all of it inside."""
+    knots = [1.0, 1.0, *levels]
+    inner = [start + width * at / len(knots) for at in range(len(knots))]
+
+    def curve(x: float) -> float:
+        return float(np.interp(x, inner, knots)) + curves.explosion(x, inner[-1])
+
+    low, high = 10**start, 10 ** (start + width)
+    test = measured(curve, noise, seed, min_lr=low, max_lr=high, num_steps=num_steps)
+    found: list[tuple[float, ...]] = []
+    with suppress(clr.NoBoundsError):
+        base_lr, max_lr = test.bounds()
+        assert low < base_lr < max_lr < test.rates[-1]
+        found.append((base_lr, max_lr))
+    for rule in RULES:
+        with suppress(clr.NoBoundsError):
+            assert low < test.suggest(rule) < test.rates[-1]
+            found.append((test.suggest(rule),))
+    return found
 
 
 @untimed
@@ -191,20 +218,23 @@ def test_a_rule_that_ends_at_the_edge_finds_nothing(at: int, monkeypatch: pytest
 def test_on_no_curve_is_anything_found_at_the_edge(
     levels: list[float], noise: float, seed: int, start: float, width: float, num_steps: int
 ) -> None:
-    knots = [1.0, 1.0, *levels]  # in straight lines from one to the next, and then it explodes
-    inner = [start + width * at / len(knots) for at in range(len(knots))]
+    found_inside(levels, noise, seed, start, width, num_steps)
 
-    def curve(x: float) -> float:
-        return float(np.interp(x, inner, knots)) + curves.explosion(x, inner[-1])
 
-    low, high = 10**start, 10 ** (start + width)
-    test = measured(curve, noise, seed, min_lr=low, max_lr=high, num_steps=num_steps)
-    with suppress(clr.NoBoundsError):
-        base_lr, max_lr = test.bounds()
-        assert low < base_lr < max_lr < test.rates[-1]
-    for rule in RULES:
-        with suppress(clr.NoBoundsError):
-            assert low < test.suggest(rule) < test.rates[-1]
+def test_on_curves_that_fall_all_is_found() -> None:
+    generator = random.Random(0)
+    found = [
+        found_inside(
+            [generator.uniform(-1, 0) for _ in range(generator.randint(1, 6))],
+            generator.choice([0.0, 0.01, 0.1]),
+            seed,
+            generator.uniform(-8, -1),
+            generator.uniform(4, 8),
+            generator.randint(100, 300),
+        )
+        for seed in range(100)
+    ]
+    assert {len(rates) for rates in found} == {1 + len(RULES)}
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.02, 0.1])
@@ -233,7 +263,9 @@ def test_the_valley_is_that_of_the_longest_falling_subsequence(curve: Callable[[
 
 @pytest.mark.parametrize("noise", [0.0, 0.02, 0.1])
 @pytest.mark.parametrize("curve", LAWS)
-def test_the_slide_is_that_of_two_slopes_that_come_down_together(curve: Callable[[float], float], noise: float) -> None:
+def test_the_slide_is_that_of_two_gradients_that_come_down_together(
+    curve: Callable[[float], float], noise: float
+) -> None:
     # As in fastai: two points at a fixed distance move left until their gradients hardly differ, and the rate is that
     # of the left one. They start at the steepest rise after the lowest loss, and "hardly" is a tenth of the steepest.
     test = measured(curve, noise)
@@ -388,12 +420,12 @@ def test_the_smoothed_curve_is_finite_and_as_long(values: list[float]) -> None:
     assert all(map(math.isfinite, smoothed))
 
 
-@given(slope=st.floats(-10, 0), level=st.floats(-10, 10), count=st.integers(3, 200))
-def test_a_straight_line_stays_as_it_is(slope: float, level: float, count: int) -> None:
-    line = [level + slope * at / count for at in range(count)]
+@given(trend=st.floats(-10, 0), level=st.floats(-10, 10), count=st.integers(3, 200))
+def test_a_straight_line_stays_as_it_is(trend: float, level: float, count: int) -> None:
+    line = [level + trend * at / count for at in range(count)]
     # The running median is flat for two points at each end.
     assert smooth(line)[count // 4 : -count // 4 or None] == pytest.approx(
-        line[count // 4 : -count // 4 or None], abs=abs(slope) / count * 2 + 1e-9
+        line[count // 4 : -count // 4 or None], abs=abs(trend) / count * 2 + 1e-9
     )
 
 
