@@ -1,32 +1,30 @@
-"""The LR range test in each framework, as a transaction: whatever it changes is put back, bit for bit.
-
-One file for each framework, imported by that framework's adapter. What they share is here.
-"""
+"""What the range tests of all frameworks share, so that each puts back what it changes, bit for bit."""
 
 import random
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from types import FrameType
 from typing import Any
 
 
 class Interrupts:
-    """Holds a Ctrl-C back until the block is done, unless it is taken there."""
+    """Holds a Ctrl-C back until the block is done, unless the block takes it."""
 
     def __init__(self) -> None:
-        self._pressed: list[tuple[Any, Any]] = []
+        self._pressed: list[tuple[int, FrameType | None]] = []
 
     def take(self) -> bool:
-        """Whether Ctrl-C was pressed; the caller sees to it."""
+        """Whether Ctrl-C was pressed. The caller must then act on it, for it is forgotten here."""
         pressed = bool(self._pressed)
         self._pressed.clear()
         return pressed
 
     def __enter__(self) -> "Interrupts":
-        self._main = threading.current_thread() is threading.main_thread()  # others get no Ctrl-C
+        self._main = threading.current_thread() is threading.main_thread()  # other threads get no Ctrl-C
         if self._main:
-            self._handler = signal.signal(signal.SIGINT, lambda *arguments: self._pressed.append(arguments))
+            self._handler = signal.signal(signal.SIGINT, lambda *pressed: self._pressed.append(pressed))
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -37,16 +35,16 @@ class Interrupts:
 
 
 def uninterrupted() -> Interrupts:
-    """Lets a Ctrl-C wait until the block is done, so that what is put back is put back whole."""
+    """Lets a Ctrl-C wait until the block is done, so that everything is put back."""
     return Interrupts()
 
 
 def put_back(*parts: Callable[[], object]) -> None:
-    """Calls all of them in order, even if some raise; then the last error is raised, with the others as its context."""
+    """Calls all ``parts`` in order, even if some raise. Then raises the last error, with the others as its context."""
     if len(parts) == 1:
         parts[0]()
     elif parts:
-        half = len(parts) // 2  # so that thousands are not nested deeply
+        half = len(parts) // 2  # halves, so that thousands of parts do not nest thousands deep
         try:
             put_back(*parts[:half])
         finally:
@@ -54,19 +52,19 @@ def put_back(*parts: Callable[[], object]) -> None:
 
 
 class Batches:
-    """The batches of a loader, one after the other, as often as it takes.
+    """The batches of a loader, one after the other. At its end it starts again.
 
-    Workers that persist in a DataLoader would remember the test, so it has workers of its own.
+    The workers of a DataLoader may persist, and would then remember the test. So the test has workers of its own.
     """
 
-    def __init__(self, loader: Any) -> None:
-        self._loader = loader
+    def __init__(self, loader: Iterable[Any]) -> None:
+        self._loader: Any = loader
         self._iterator: Iterator[Any] | None = None
         self._persist = getattr(loader, "persistent_workers", False) and hasattr(loader, "_iterator")
         self._workers = loader._iterator if self._persist else None
 
     def restart(self) -> None:
-        """Lets the next batch be the first again."""
+        """Makes the next batch the first again."""
         self._iterator = None
         if self._persist:
             self._loader._iterator = None
@@ -78,7 +76,7 @@ class Batches:
             self._loader._iterator = self._workers
 
     def next(self) -> Any:
-        """The next batch; StopIteration if the loader, asked anew, has none."""
+        """The next batch. Raises StopIteration if the loader has none even after a new start."""
         if self._iterator is not None:
             for batch in self._iterator:
                 return batch
@@ -87,7 +85,7 @@ class Batches:
 
 
 def random_state() -> Callable[[], None]:
-    """A function that puts the random state of Python, and of NumPy if it is in use, back to what it is now."""
+    """A function that restores the present random state of Python, and of NumPy if that is imported."""
     state = random.getstate()
     numpy: Any = sys.modules.get("numpy")
     arrays = numpy.random.get_state() if numpy else None
@@ -101,12 +99,12 @@ def random_state() -> Callable[[], None]:
 
 
 def seed_of(repeat: int) -> int:
-    """A seed for a repeat. It is none that one chooses by hand, with which it would draw what the first has drawn."""
+    """A seed for a repeat. It is large, since the user may have seeded the first pass with a small one by hand."""
     return random.Random(repeat).getrandbits(31)
 
 
 def seed_random(seed: int) -> None:
-    """Seeds Python, and NumPy if it is in use."""
+    """Seeds Python, and NumPy if that is imported."""
     random.seed(seed)
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed(seed)
