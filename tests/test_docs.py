@@ -1,6 +1,7 @@
 """Every snippet of README and docs runs, and every shell line does what it says."""
 
 import importlib.metadata
+import itertools
 import json
 import os
 import re
@@ -94,9 +95,17 @@ def test_python_snippets_of_a_page_run_in_order(page: str, tmp_path: Path) -> No
     yours = YOURS if page == "README.md" else {}
     snippets = [[*(yours[name] for name in yours if name in block), block] for block in blocks(page, "python")]
     assert [len(before) for before in snippets] == ([2] * len(YOURS) if yours else [1] * len(snippets))
-    script.write_text("\n".join(sum(snippets, [])))
+    script.write_text("\n".join(itertools.chain(*snippets)))
     done = run([sys.executable, str(script)], tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_comments_in_the_guide_show_what_is_printed(tmp_path: Path) -> None:
+    described = next(block for block in blocks("docs/guide.md", "python") if "describe()" in block)
+    printed = run([sys.executable, "-c", described], tmp_path).stdout
+    shown = re.findall(r"^# (.*)$", described, re.MULTILINE)
+    assert shown
+    assert printed.splitlines() == shown
 
 
 def prepare_comparison(page: str, line: str, folder: Path) -> None:
