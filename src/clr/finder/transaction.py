@@ -61,7 +61,7 @@ class Batches:
         self._loader: Any = loader
         self._iterator: Iterator[Any] | None = None
         self._persist = getattr(loader, "persistent_workers", False) and hasattr(loader, "_iterator")
-        self._workers = self._loader._iterator if self._persist else None
+        self._workers = getattr(loader, "_iterator", None)
 
     def restart(self) -> None:
         """Makes the next batch the first again."""
