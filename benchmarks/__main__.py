@@ -44,7 +44,7 @@ HEADINGS = ("clr", "against", "clr's", "the other's", "clr : other")
 
 
 def sections(only: str, rounds: int | None) -> Iterator[tuple[str, Iterator[Line]]]:
-    """The parts of the table, each with its heading; what they compare is taken line by line."""
+    """The parts of the table, each with its heading. Each line is measured when it is asked for."""
     yield EXACT, (accuracy.line(case) for case in accuracy.cases() if only in f"{case.name}, {case.other_name}")
     for title, (pairs, own) in TIMED.items():
         count = rounds or own
@@ -54,8 +54,8 @@ def sections(only: str, rounds: int | None) -> Iterator[tuple[str, Iterator[Line
 
 def main(
     markdown: Annotated[bool, typer.Option(help="A table for a page.")] = False,
-    only: Annotated[str, typer.Option(help="Only the lines that have this in their first two columns.")] = "",
-    rounds: Annotated[int | None, typer.Option(min=6, help="In place of the number of each part.")] = None,
+    only: Annotated[str, typer.Option(help="Only lines with this text in their first two columns.")] = "",
+    rounds: Annotated[int | None, typer.Option(min=6, help="Rounds, in place of the default of each part.")] = None,
 ) -> None:
     """Print the table."""
     packages = ", ".join(map(_with_version, PACKAGES))

@@ -1,4 +1,4 @@
-"""Medians over pairs of a task and an optimizer, with what they might as well have been."""
+"""Medians over pairs of a task and an optimizer, with their intervals."""
 
 import math
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ class Number(NamedTuple):
 
     @classmethod
     def of(cls, found: Iterable[tuple[str, float]]) -> "Number":
-        """That of values, each with its task; what is infinite counts as such, and NaN does not."""
+        """The median of values, each with its task. Infinite values count, NaN does not."""
         tasks: dict[str, list[float]] = {}
         for task, value in found:
             if not math.isnan(value):
@@ -39,7 +39,7 @@ class Number(NamedTuple):
 
 
 def plain(value: float) -> str:
-    """A number as it stands in a table."""
+    """A number as a table shows it."""
     if math.isfinite(value):
         return f"{value:.2f}"
     return "-" if math.isnan(value) else "never" if value > 0 else "lost"

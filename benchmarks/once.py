@@ -1,4 +1,4 @@
-"""What is done once and not in every step: whole curves, imports, range tests. Ratios within a round, in turns."""
+"""What is done once and not in every step: whole curves, imports and range tests."""
 
 import subprocess
 import sys
@@ -24,21 +24,21 @@ from clr.demo import tensorflow as tensorflow_demo
 from clr.demo import training
 
 ROUNDS = 9
-TEST_ROUNDS = 31  # of range tests, where a few hundredths count
+TEST_ROUNDS = 31  # of range tests, where a few hundredths matter
 CURVE = 10_000_000  # steps
-LOOPED = 200_000  # of which a peer makes so many, for it makes one at a time
+LOOPED = 200_000  # for peers, which make one rate at a time
 STEPS = 200
-# So small a range that no test ends early.
+# Rates so low that no test ends early.
 RANGE: dict[str, Any] = {"min_lr": 1e-7, "max_lr": 1e-5, "num_steps": STEPS}
 
 
 def pairs() -> Iterator[Pair]:
-    """What takes long enough for a few rounds."""
+    """Whole curves and imports, which take so long that a few rounds are enough."""
     return chain(curves(), imports())
 
 
 def range_tests() -> Iterator[Pair]:
-    """Range tests, and other ways of as many steps."""
+    """Range tests, each against other ways of as many steps."""
     return chain(torch_range_tests(), other_range_tests())
 
 
@@ -88,7 +88,7 @@ def curves() -> Iterator[Pair]:
 
 
 def imports() -> Iterator[Pair]:
-    """How long a new Python takes to import it."""
+    """The time that a new Python takes to import clr, and others."""
 
     def python(code: str) -> Callable[[], Any]:
         return partial(subprocess.run, [sys.executable, "-c", code], check=True, capture_output=True)
@@ -98,7 +98,7 @@ def imports() -> Iterator[Pair]:
 
 
 def torch_range_tests() -> Iterator[Pair]:
-    """A range test in PyTorch, and other ways of as many steps; the plain loop leaves its traces."""
+    """A range test in PyTorch, and other ways of as many steps. The plain loop puts nothing back."""
     for name in torch_tests.TASKS:
         ours = partial(torch_tests.range_test, name)
         for other, make in torch_tests.OTHERS.items():
@@ -153,24 +153,17 @@ def _jax(batches: list[Any]) -> Pair:
     start = [jnp.asarray(part) for part in training.start(0, 1)[0]]
 
     @jax.jit
-    def update(rate: Any, weights: Any, images: Any, labels: Any) -> Any:
-        loss, gradients = jax.value_and_grad(loss_of)(weights, images, labels)
+    def update(
+        weights: list[jax.Array], batch: tuple[jax.Array, jax.Array], rate: jax.Array
+    ) -> tuple[list[jax.Array], jax.Array]:
+        loss, gradients = jax.value_and_grad(loss_of)(weights, *batch)
         return jax.tree.map(lambda weight, gradient: weight - rate * gradient, weights, gradients), loss
 
     def plain() -> None:
         weights = start
         for batch in batches:
-            weights, loss = update(1e-6, weights, *batch)
+            weights, loss = update(weights, batch, 1e-6)
             float(loss)
 
-    def test() -> None:
-        weights, following = start, iter(batches)
-
-        def train_step(rate: float) -> Any:
-            nonlocal weights
-            weights, loss = update(rate, weights, *next(following))
-            return loss
-
-        clr.range_test(train_step, **RANGE)
-
+    test = partial(clr.jax.range_test, update, start, batches, **RANGE)
     return Pair("JAX range test, digits", test, "a plain loop", plain)

@@ -1,4 +1,4 @@
-"""What two ways of doing the same cost against each other, taken in turns in one process."""
+"""Times two ways of doing the same against each other, in turns in one process."""
 
 import math
 import statistics
@@ -12,7 +12,7 @@ from scipy.stats import binom
 
 
 class Pair(NamedTuple):
-    """Ours and another, which are called so often in a round; each time is divided by the amount that a call does."""
+    """Two ways, each called so often in a round. Each time is divided by the amount of work in a call."""
 
     name: str
     ours: Callable[[], Any]
@@ -24,7 +24,7 @@ class Pair(NamedTuple):
 
 
 class Line(NamedTuple):
-    """A line of the table: what it is about, against what, both figures, and ours as a multiple of the other."""
+    """A line of the table: both names, both figures, and that of clr as a multiple of the other."""
 
     name: str
     other_name: str
@@ -34,22 +34,22 @@ class Line(NamedTuple):
 
 
 def peer(module: str) -> Any:
-    """A module of a peer that the extra `bench` brings, or None without it: its lines are then left out."""
+    """A module of the extra `bench`, or None if it is not installed. Its lines are then left out."""
     return import_module(module) if find_spec(module.partition(".")[0]) else None
 
 
 def alike(name: str, ours: Iterable[float], other: Iterable[float], tolerance: float) -> None:
-    """Raises a ValueError unless both are the same curve, with rates as near to each other as that, relatively."""
+    """Raises a ValueError if two curves differ by more than a relative tolerance."""
     for number, (own, others) in enumerate(zip(ours, other, strict=True)):
         if not math.isclose(own, others, rel_tol=tolerance, abs_tol=tolerance / 1000):
             raise ValueError(f"{name}: not the same curve, {own!r} against {others!r} as number {number}")
 
 
 def timed(pair: Pair, rounds: int) -> Line:
-    """The medians over 6 rounds or more, and the median of the ratios within a round with its 95% interval."""
+    """The medians over 6 rounds or more, and the median of the ratios in each round with its 95% interval."""
     times = []
-    pair.ours(), pair.other()  # what is compiled is compiled before
-    for turn in range(rounds):  # now one goes first, now the other
+    pair.ours(), pair.other()  # compilation is not timed
+    for turn in range(rounds):  # each goes first in half of the rounds
         if turn % 2:
             own, other = _time(pair.ours, pair.calls), _time(pair.other, pair.calls)
         else:
@@ -66,7 +66,7 @@ def timed(pair: Pair, rounds: int) -> Line:
 
 
 def ratio(value: float) -> str:
-    """A ratio as it stands in the table."""
+    """A ratio as the table shows it."""
     if not 0 < value < float("inf"):
         return "-"
     return f"1 : {1 / value:,.0f}" if value < 0.1 else f"{value:.2f}" if value < 10 else f"{value:,.0f} : 1"
@@ -79,7 +79,7 @@ def _said(seconds: float) -> str:
 
 def _time(function: Callable[[], Any], calls: int) -> float:
     if calls > 1:
-        function()  # with all that the other has driven out of the caches
+        function()  # brings back what the other has driven out of the caches
     start = time.perf_counter()
     for _ in range(calls):
         function()

@@ -1,4 +1,4 @@
-"""A range test, a plain loop of as many steps, and the tests of others, for what they cost against each other."""
+"""A range test of PyTorch, a plain loop of as many steps, and the tests of other packages, to be timed."""
 
 import tempfile
 from collections.abc import Callable
@@ -15,20 +15,20 @@ from benchmarks.bounds.training import fresh
 
 STEPS = 200
 TASKS = ("digits_cnn", "mnist1d_cnn", "chars")
-# So small a range that no way ends early.
+# Rates so low that no test ends early.
 HIGH = 1e-5
 RANGE: dict[str, Any] = {"min_lr": LOW, "max_lr": HIGH, "num_steps": STEPS}
 
 
 def range_test(name: str) -> None:
-    """Our test of a task."""
+    """The test of clr."""
     task, model, optimizer, loader = fresh(name, "adamw", 0)
     test = clr.torch.range_test(model, optimizer, task.loss_fn, loader, **RANGE)
     assert len(test.losses) == STEPS
 
 
 def plain(name: str) -> None:
-    """The loop, which leaves its traces."""
+    """A loop that puts nothing back."""
     task, model, optimizer, loader = fresh(name, "adamw", 0)
     done = 0
     while done < STEPS:
@@ -45,7 +45,7 @@ def plain(name: str) -> None:
 
 
 def lr_finder(name: str) -> None:
-    """The test of torch-lr-finder, with what puts the model back."""
+    """The test of torch-lr-finder, and the reset that puts the model back."""
     with silent():
         rules.lr_finder(name, "adamw", 0, end_lr=HIGH, num_iter=STEPS, diverge_th=1e9).reset()
 
@@ -57,7 +57,7 @@ def ignite(name: str) -> None:
 
 
 def lightning_tuner(name: str) -> None:
-    """Lightning's test, which keeps the model in a file, and puts it back."""
+    """Lightning's test, which saves the model to a file and puts it back."""
     import lightning
     from lightning.pytorch.tuner import Tuner
 
@@ -88,5 +88,5 @@ OTHERS: dict[str, Callable[[str], None]] = {
     "torch-lr-finder": lr_finder,
     "ignite's FastaiLRFinder": ignite,
 }
-if find_spec("lightning"):  # which the extra `bench` brings
+if find_spec("lightning"):  # of the extra `bench`
     OTHERS["Lightning's Tuner"] = lightning_tuner

@@ -1,4 +1,4 @@
-"""What is compared: our bounds, and the rates that the rules of others suggest, each used as they say."""
+"""What the study compares: the bounds of clr, and the rates by the rules of other packages."""
 
 import contextlib
 import io
@@ -18,7 +18,7 @@ from benchmarks.bounds.training import fresh
 PEERS = ("torch-lr-finder", "ignite", "fastai valley", "fastai steep")
 OURS, EVALUATED = "clr", "clr with evaluate"
 KINDS = (OURS, EVALUATED, *PEERS)
-LENGTHS: dict[str, dict[str, Any]] = {  # our tests of several lengths, and of repeats
+LENGTHS: dict[str, dict[str, Any]] = {  # tests of clr of several lengths, and with repeats
     "clr, 100 steps": {"num_steps": 100},
     "clr, 200 steps": {"num_steps": 200},
     OURS: {},
@@ -31,13 +31,13 @@ LOW, HIGH = 1e-7, 10.0
 
 
 def range_test(name: str, optimizer_name: str, seed: int, **options: Any) -> str:
-    """Our range test, with its defaults but for some options, as JSON."""
+    """The range test of clr with some options, as JSON."""
     task, model, optimizer, loader = fresh(name, optimizer_name, seed)
     return clr.torch.range_test(model, optimizer, task.loss_fn, loader, **options).to_json()
 
 
 def evaluated(name: str, optimizer_name: str, seed: int) -> str:
-    """The same, judged by the loss on a fifth of the rows to train on (at most 500), which are not trained with."""
+    """The same, judged by the loss on a fifth of the training rows (at most 500), which it does not train on."""
     task, model, optimizer, loader = fresh(name, optimizer_name, seed)
     data = loader.dataset
     kept, apart = random_split(data, [0.8, 0.2])
@@ -56,7 +56,7 @@ def evaluated(name: str, optimizer_name: str, seed: int) -> str:
 
 @contextlib.contextmanager
 def silent() -> Iterator[None]:
-    """Keeps what others print to themselves."""
+    """Hides what other packages print."""
     nowhere = io.StringIO()
     with warnings.catch_warnings(), contextlib.redirect_stderr(nowhere), contextlib.redirect_stdout(nowhere):
         warnings.simplefilter("ignore")
@@ -64,7 +64,7 @@ def silent() -> Iterator[None]:
 
 
 def suggestion(rule: str, name: str, optimizer_name: str, seed: int) -> float:
-    """The one rate that a rule suggests after its own test. Raises whatever it raises."""
+    """The rate that a rule suggests after its own test. Raises what the rule raises."""
     with silent():
         rate = _RULES[rule](name, optimizer_name, seed)
     if rate is None or not math.isfinite(rate):
@@ -73,7 +73,7 @@ def suggestion(rule: str, name: str, optimizer_name: str, seed: int) -> float:
 
 
 def lr_finder(name: str, optimizer_name: str, seed: int, **options: Any) -> Any:
-    """The finder of torch-lr-finder after its test, with the model as that has left it."""
+    """The finder of torch-lr-finder after its test, which has changed the model."""
     from torch_lr_finder import LRFinder
 
     task, model, optimizer, loader = fresh(name, optimizer_name, seed)
@@ -83,7 +83,7 @@ def lr_finder(name: str, optimizer_name: str, seed: int, **options: Any) -> Any:
 
 
 def ignite_finder(name: str, optimizer_name: str, seed: int, **options: Any) -> Any:
-    """The finder of ignite after its test, which puts the model back."""
+    """The finder of ignite after its test, which has put the model back."""
     from ignite.engine import create_supervised_trainer
     from ignite.handlers import FastaiLRFinder
 
@@ -114,7 +114,7 @@ def _ignite(name: str, optimizer_name: str, seed: int) -> Any:
 
 
 def _fastai_curve(name: str, optimizer_name: str, seed: int) -> tuple[Any, Any]:
-    """The curve as fastai records it: 100 rates, an exponential mean, an end at four times the best."""
+    """The curve as fastai records it: 100 rates, an exponential mean, and an end at four times the lowest loss."""
     task, model, optimizer, loader = fresh(name, optimizer_name, seed)
     rates, losses = [], []
     mean, best = 0.0, math.inf

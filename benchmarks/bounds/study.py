@@ -1,4 +1,4 @@
-"""The study: what is trained, the results in a file, and what they come to."""
+"""The study: what to train, the file of results, and the tables and pictures of the page."""
 
 import json
 import math
@@ -25,13 +25,13 @@ from benchmarks.bounds.smoothers import SMOOTHERS
 from benchmarks.bounds.tasks import TASKS
 from benchmarks.medians import Number
 
-SEEDS = 3  # of which more can be added
+SEEDS = 3  # more can be added later
 RATIOS = (10, 3, 100)  # of the upper to the lower bound, in the grid
 RESULTS = Path(__file__).with_name("results.jsonl")
 CLOSE = 1.0  # points from the best of the grid
 FARTHEST = 20.0  # points behind it, in the picture
 WIDTH = 180  # characters of a table
-TESTED = tuple(dict.fromkeys((*rules.KINDS, *rules.LENGTHS)))  # ours is one of both
+TESTED = tuple(dict.fromkeys((*rules.KINDS, *rules.LENGTHS)))  # both have "clr"
 
 Key = tuple[Any, ...]
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Are the bounds good?")
@@ -41,7 +41,7 @@ MarkdownOption = Annotated[bool, typer.Option(help="A table for a page.")]
 
 
 class Results:
-    """The results by their key, in a file that grows by a line for each, and begins with what was packed."""
+    """The results by their keys, in a file with a line for each. A new file starts with the packed results."""
 
     def __init__(self, path: Path) -> None:
         packed.unpack(path)
@@ -56,7 +56,7 @@ class Results:
             path.write_text(whole + "\n" if whole else "")
 
     def add(self, key: Key, value: object) -> None:
-        """Adds a result, and keeps it."""
+        """Adds a result, and writes it to the file."""
         self._lines[key] = value
         with self._path.open("a") as file:
             file.write(json.dumps([*key, value]) + "\n")
@@ -80,7 +80,7 @@ def grid(optimizer: str, ratio: float) -> Iterator[tuple[float, float]]:
 
 
 def planned(seeds: int) -> Iterator[Key]:
-    """The keys of what needs no other result, the most telling first."""
+    """The keys of tests and of trainings on the grid, the most important first."""
     for kind in TESTED:
         for seed in range(seeds):
             for task, optimizer in cells():
@@ -93,7 +93,7 @@ def planned(seeds: int) -> Iterator[Key]:
 
 
 def bounds(results: Results, kind: str, task: str, optimizer: str, seed: int) -> tuple[float, float] | str:
-    """What a rule has found, or why it has not."""
+    """The bounds that a rule has found, or why it has found none."""
     found = results.get(("test", kind, task, optimizer, seed))
     if isinstance(found, str):
         return found
@@ -107,7 +107,7 @@ def bounds(results: Results, kind: str, task: str, optimizer: str, seed: int) ->
 
 
 def followed(results: Results, seeds: int) -> Iterator[Key]:
-    """The keys of the trainings under the bounds that were found."""
+    """The keys of the trainings between the bounds that were found."""
     for kind in TESTED:
         for seed in range(seeds):
             for task, optimizer in cells():
@@ -153,7 +153,7 @@ def _complete(kept: Results, keys: Iterable[Key], name: str, pool: ProcessPoolEx
 
 
 def summary(results: Results, seeds: int, kinds: Collection[str] = rules.KINDS) -> list[dict[str, Any]]:
-    """A row for each task and optimizer: the best of the grid, and what each rule came to."""
+    """A row for each task and optimizer: the best of the grid, and the outcome of each rule."""
     rows = []
     for task, optimizer in cells():
         candidates: dict[tuple[float, float], float] = {}
@@ -355,7 +355,7 @@ def _said(row: dict[str, Any], kind: str) -> str:
 
 
 def _gap(rows: list[dict[str, Any]], kind: str) -> Number:
-    """By how much a rule is above the best of the grid, where one of its trainings was not lost."""
+    """The median of how far a rule is above the best of the grid, where the grid has one."""
     return Number.of((row["task"], _behind(row, kind)) for row in rows if "metric" in row)
 
 

@@ -1,8 +1,8 @@
-"""The case of CIFAR-10 (Smith 2017, section 4.1): Caffe's networks, batches of 100, rates of 0.001 to 0.006.
+"""The CIFAR-10 case of the paper (Smith 2017, section 4.1): Caffe's networks, batches of 100, rates of 0.001 to 0.006.
 
-The 70,000 iterations that the paper sets its cycles against are those of Caffe's ``cifar10_full`` with its two drops;
-``cifar10_quick``, the smaller one, is made for 5,000. One thing is PyTorch's: its momentum does not keep the rate at
-which a gradient came, as Caffe's does, so the two differ for some updates after the rate has changed.
+The paper compares its cycles with the 70,000 iterations of Caffe's ``cifar10_full``, which has two drops of the rate.
+The smaller ``cifar10_quick`` is made for 5,000. One thing differs: PyTorch multiplies its momentum by the present
+rate, Caffe by the rates at which the gradients came. So they differ for some updates after the rate has changed.
 """
 
 import io
@@ -25,7 +25,7 @@ from clr import checks
 
 BATCH_SIZE, MOMENTUM, WEIGHT_DECAY = 100, 0.9, 0.004
 BASE_LR, MAX_LR, STEP_SIZE = 0.001, 0.006, 2000
-TOTAL_STEPS = (25_000, 70_000)  # what the cycles take, and what the fixed rate takes
+TOTAL_STEPS = (25_000, 70_000)  # for the cycles, and for the fixed rate
 EVALUATE_EVERY = 500  # updates: an epoch of 50,000 images
 FILES = [f"data_batch_{number}.bin" for number in range(1, 6)]
 TEST_FILE = "test_batch.bin"
@@ -46,7 +46,7 @@ def load(path: str | Path) -> tuple[Images, Images]:
 
     Raises:
         OSError: A file is missing.
-        ValueError: A file is not what it should be.
+        ValueError: A file does not have the format of CIFAR-10.
     """
     path = Path(path)
     if path.is_dir():
@@ -68,7 +68,7 @@ def _unpacked(path: Path) -> dict[str, bytes]:
                 name = Path(member.name).name
                 if name in (*FILES, TEST_FILE) and (file := archive.extractfile(member)) is not None:
                     contents[name] = file.read()
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:  # the last three of an archive that is damaged
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:  # damaged archives raise the last three
         raise ValueError(f"{path} is neither a folder nor an archive of CIFAR-10: {error}") from error
     missing = [name for name in (*FILES, TEST_FILE) if name not in contents]
     if missing:
