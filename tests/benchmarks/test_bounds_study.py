@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from benchmarks.bounds import rules, study
 from benchmarks.bounds.study import Key, Results
 from benchmarks.bounds.tasks import TASKS
-
 from tests.kept import unpacked
 
 PAGE = Path(__file__).parents[2] / "docs" / "bounds.md"

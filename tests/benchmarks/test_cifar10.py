@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 import typer
-from benchmarks.cifar10 import __main__ as command
-from benchmarks.cifar10 import cifar10
 
 import clr
+from benchmarks.cifar10 import __main__ as command
+from benchmarks.cifar10 import cifar10
 
 COUNT = 20
 
