@@ -337,7 +337,7 @@ def minimum(curve: Curve) -> float:
 
 
 def valley(curve: Curve) -> float:
-    """Half way down the longest falling subsequence, which is taken to end where the fall ends (fastai's rule)."""
+    """Half way down the longest falling subsequence, as if its points were neighbours (fastai's rule)."""
     tails: list[float] = []  # for each length 1, 2, ...: the negated loss that ends a subsequence of that length
     end = 0
     for at, value in enumerate(curve.smoothed):
