@@ -67,7 +67,7 @@ def perform(train: Callable[..., Any], job: Job, on_step: Callable[[int], object
     state, error = "finished", None
     try:
         for step, metrics in train(job.schedule, job.seed, job.steps):
-            values = {str(name): sweep.number("train", value) for name, value in metrics.items()}
+            values = {str(name): sweep.returned_float("train", value) for name, value in metrics.items()}
             records.append((int(step), values))
             on_step(int(step))
             lost = [name for name, value in values.items() if not math.isfinite(value)]

@@ -217,6 +217,3 @@ def returned_float(name: str, value: object) -> float:
         return scalar(value)
     except TypeError:
         raise TypeError(f"`{name}` must return a number, or an array of one element. Received: {value!r}.") from None
-
-
-number = returned_float
