@@ -3,21 +3,23 @@
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from types import TracebackType
+from typing import Any, TypeVar
 
 import torch
 from torch import distributed, nn
 
-from clr import checks
 from clr.finder.sweep import EndOfSweep
 from clr.finder.transaction import Interrupts
 
+V = TypeVar("V")
+
 
 class Processes:
-    """The processes that train one model, and what they have to agree on. Most often there is but one.
+    """The processes that train one model, and what they must agree on. Most often there is only one.
 
-    A process that fails, or has no more data, would leave the others waiting for it. So all of them meet after each
-    thing that may fail, and tell each other how it went.
+    If one process failed or had no more data, the others would wait for it. So all of them meet after each thing that
+    may fail, and tell each other how it went.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -28,24 +30,26 @@ class Processes:
         self._group: Any = model.process_group
         self.rank = distributed.get_rank(self._group)
         self._size = distributed.get_world_size(self._group)
-        # It then notes the gradients of steps that are not its own, too, and takes them for those of its next.
+        # It then also notes the gradients of the test's steps, and would take them for those of its own next step.
         self._watched = model.find_unused_parameters or model.static_graph
-        self._looked_at = False  # whether the first loss was, for what `backward` can not do then
+        self._looked_at = False  # whether the first loss was checked for checkpoints
         self._device = next(model.parameters()).device
         self._failed = False
         self._deadline = float("inf")
         self._interrupts = Interrupts()
 
     def deadline(self, limit: float | None) -> None:
-        """Sets the time at which the first to see it ends the test for all."""
+        """Sets the time limit. The first process that sees it pass ends the test for all."""
         if limit is not None:
-            self._deadline = time.monotonic() + checks.positive("time_limit", limit)
+            self._deadline = time.monotonic() + limit
 
     def __enter__(self) -> None:
         if self.many:
             self._interrupts.__enter__()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if not self.many:
             return
         try:
@@ -56,11 +60,15 @@ class Processes:
         finally:
             self._interrupts.__exit__(kind, error, trace)
 
-    def together(self, action: Callable[[], Any]) -> Any:
-        """The result of ``action``, the mean of all if it is a number; fails or ends in all if it does so in one."""
+    def together(self, action: Callable[[], V]) -> V:
+        """The result of ``action``, or the mean over all processes if it is a float.
+
+        If it raises an error in one process, or ends the test there, it does so in all.
+        """
         if not self.many:
             return action()
-        value, problem = None, None
+        value: Any = None
+        problem: BaseException | None = None
         try:
             value = action()
         except (Exception, KeyboardInterrupt) as error:
@@ -77,10 +85,10 @@ class Processes:
         if failed and problem is not None:
             raise problem
         self._check()
-        return mean if isinstance(value, float) else value
+        return mean if isinstance(value, float) else value  # type: ignore[return-value]
 
-    def agree(self, settings: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> None:
-        """Fails in all where one does more steps than the others, or other ones: they would wait for each other."""
+    def agree(self, settings: Mapping[str, object], optimizer: torch.optim.Optimizer) -> None:
+        """Fails in all processes if one would make other steps than the others, for which they would wait."""
         if not self.many:
             return
         self._meet(failed=False)  # where one may have failed already

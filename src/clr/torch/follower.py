@@ -2,12 +2,11 @@
 
 import warnings
 import weakref
-from typing import Any
 
 import torch
 
 from clr import checks
-from clr.torch.groups import Plan, Schedules
+from clr.torch.groups import Plan, Schedules, was_skipped
 
 _COUNT = "clr_updates"  # the key of a group in which the count of updates travels
 
@@ -16,20 +15,20 @@ class Follower:
     """Drives an optimizer along schedules by the optimizer's own updates: nobody calls a ``step()``.
 
     The rate follows what the optimizer really does. Gradient accumulation, updates that a ``GradScaler`` skips, and
-    several processes can't drive it too fast or too slow. The count of updates travels in the optimizer's own
-    ``state_dict()``, and the rate is written anew when that is loaded. To resume, make the follower as before and load
-    the optimizer's state, in either order.
+    several processes cannot drive it too fast or too slow. The optimizer's own ``state_dict()`` holds the count of
+    updates. To resume, make the follower as before and load the optimizer's state, in either order.
 
     Args:
-        optimizer: What to drive. The rate of the next update is written at once, over its own.
+        optimizer: What to drive. The rate of the next update replaces the optimizer's rate immediately.
         schedule: As in `LRScheduler`.
         momentum: As in `LRScheduler`.
 
     Raises:
         TypeError, ValueError: An argument makes no sense.
 
-    The optimizer holds the follower, and not the other way round; it need not be kept. A copy of the optimizer, or one
-    that is pickled, has no follower. Inside of `torch.compile` the counting is left to plain Python.
+    The optimizer holds the follower, so you need not keep it. The follower does not hold the optimizer. A copy of the
+    optimizer, or one that is unpickled, has no follower. Inside of `torch.compile`, plain Python does the counting. A
+    warning says, once, if the training makes an update past the end of the schedule.
 
     >>> import clr, torch
     >>> optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
@@ -62,12 +61,12 @@ class Follower:
         return self._updates if optimizer is None else self._count(optimizer)
 
     def remove(self) -> None:
-        """Leaves the optimizer alone from now on."""
+        """Stops driving the optimizer."""
         for handle in self._handles:
             handle.remove()
 
     def get_last_lr(self) -> list[float]:
-        """The rates of the last update, one for each group; before the first, those it will have."""
+        """The rates of the last update, one for each group. Before the first update, the rates that it will have."""
         return self._rates(max(self.updates - 1, 0))
 
     def get_next_lr(self) -> list[float]:
@@ -85,17 +84,18 @@ class Follower:
         self._plan.apply(optimizer.param_groups, self._updates)
 
     def _count(self, optimizer: torch.optim.Optimizer) -> int:
-        # That in the optimizer counts, for it may have been put back, as after a range test.
+        # The one in the optimizer counts, since a range test or a loaded state may have put it back.
         count: int = optimizer.param_groups[0].get(_COUNT, self._updates)
         return count
 
     @torch.compiler.disable
-    def _after_update(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        # Where the optimizer itself skips an update of infinite gradients, a GradScaler lends it this.
-        skipped = getattr(optimizer, "found_inf", None)
-        if skipped is None or not float(skipped):
-            self._updates = self._count(optimizer) + 1
+    def _after_update(self, optimizer: torch.optim.Optimizer, args: object, kwargs: object) -> None:
+        if not was_skipped(optimizer):
+            step = self._count(optimizer)
+            self._updates = step + 1
             self._apply(optimizer)
+            if step >= self._plan.end:
+                self._plan.tell_end(optimizer)
 
     def _after_load(self, optimizer: torch.optim.Optimizer) -> None:
         count = optimizer.param_groups[0].get(_COUNT)

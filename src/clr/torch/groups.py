@@ -1,9 +1,10 @@
 """Which schedule drives which group of an optimizer, and how its values get there.
 
-Values are written in place. A group's ``initial_lr`` is neither read nor written: through it, PyTorch's own schedulers
-get into each other's way.
+Values are written in place. A group's ``initial_lr`` is neither read nor written: PyTorch's own schedulers share it,
+and it would make them disturb each other.
 """
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,23 +16,90 @@ from clr.arrays.base import Python
 from clr.schedules.base import Schedule
 from clr.schedules.compose import Momentum
 
-Schedules = Schedule | Sequence[Schedule] | Mapping[str, Schedule]
+Schedules = Schedule | Sequence[Schedule] | Mapping[str, Schedule | None]
+Group = dict[str, Any]
+
+_TESTED = "clr_tested"  # the attribute of an optimizer that a range test trains; its snapshot removes it again
+
+
+def keep_ratios(optimizer: torch.optim.Optimizer, schedule: Schedule) -> list[Schedule]:
+    """A schedule for each group of an optimizer, such that the groups keep the ratios of their rates.
+
+    The group with the highest rate follows ``schedule`` itself. The others follow a multiple of it, and a rate of 0
+    stays 0. So the bounds of `clr.torch.range_test` fit, which gives the rates of the test to the same group.
+
+    Args:
+        optimizer: The optimizer with the rates that it was made with. Call this before a schedule changes them, and
+            before you load a saved state.
+        schedule: What the group with the highest rate is to follow.
+
+    Returns:
+        A list for `LRScheduler` or `Follower`.
+
+    Raises:
+        TypeError: An argument is of another type.
+        ValueError: All groups have a rate of 0.
+
+    >>> import clr, torch
+    >>> body, head = torch.zeros(1, requires_grad=True), torch.zeros(1, requires_grad=True)
+    >>> optimizer = torch.optim.SGD([{"params": [body], "lr": 0.25}, {"params": [head], "lr": 0.5}])
+    >>> schedules = clr.torch.keep_ratios(optimizer, clr.triangular(0.0, 1.0, step_size=4))
+    >>> [schedule(4) for schedule in schedules]
+    [0.5, 1.0]
+    """
+    if not isinstance(schedule, Schedule):
+        checks.fail(TypeError, "schedule", "schedule", schedule)
+    factors = ratios(checked_optimizer(optimizer).param_groups)
+    return [schedule if factor == 1 else schedule * factor for factor in factors]
+
+
+def ratios(groups: Sequence[Group]) -> list[float]:
+    """The rate of each group as a part of the highest."""
+    rates = [float(group["lr"]) for group in groups]
+    highest = max(rates)
+    if not highest:
+        raise ValueError("a group must have a rate above 0, for the others keep their ratio to the highest.")
+    return [rate / highest for rate in rates]
+
+
+def checked_optimizer(value: object) -> torch.optim.Optimizer:
+    """An optimizer."""
+    if not isinstance(value, torch.optim.Optimizer):
+        raise TypeError(f"`optimizer` must be a torch.optim.Optimizer. Received: {value!r}.")
+    return value
+
+
+def mark_as_tested(optimizer: torch.optim.Optimizer) -> None:
+    """Says that a range test trains this optimizer now, so its updates are not those of the training."""
+    setattr(optimizer, _TESTED, True)
 
 
 class Plan:
-    """Which schedule is for which group, and how its values get there."""
+    """Which schedule is for which group, and how its values get there.
 
-    def __init__(self, optimizer: torch.optim.Optimizer, schedule: Any, momentum: Any) -> None:
-        if not isinstance(optimizer, torch.optim.Optimizer):
-            raise TypeError(f"`optimizer` must be a torch.optim.Optimizer. Received: {optimizer!r}.")
-        groups = optimizer.param_groups
+    Attributes:
+        end: The step from which on a schedule has nothing more to give, infinity if there is none.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, schedule: Schedules, momentum: Schedules | None) -> None:
+        groups = checked_optimizer(optimizer).param_groups
         self.schedule = _checked("schedule", schedule, groups)
         self.momentum = None if momentum is None else _checked("momentum", momentum, groups)
+        ends = [part._training_steps for part in _parts(self.schedule) if part is not None]
+        self.end = min((end for end in ends if end is not None), default=math.inf)
+        self._told = False
         self._differ = any(isinstance(part, list | dict) for part in (self.schedule, self.momentum))
         # The mirror of the schedule itself needs no second look at the wave.
         mirrors = isinstance(momentum, Momentum) and momentum.schedule == schedule
-        self._mirror = momentum.mirror if mirrors else None
+        self._mirror = momentum.mirror if mirrors and isinstance(momentum, Momentum) else None
         self._keys: list[str | None] = []  # of the momentum of each group, None where it is off
+        rates = dict.fromkeys(float(group["lr"]) for group in groups)
+        if isinstance(self.schedule, Schedule) and len(rates) > 1:
+            warnings.warn(
+                f"one schedule replaces the different rates of the groups: {', '.join(map(repr, rates))}. To keep "
+                "their ratios, pass `clr.torch.keep_ratios(optimizer, schedule)`",
+                stacklevel=4,
+            )
         self._meet(groups)
         if self.momentum is not None and not any(self._keys):
             keys = {key for group in groups for key in ("momentum", "betas") if key in group}
@@ -39,57 +107,76 @@ class Plan:
                 raise ValueError(f"`momentum` needs an optimizer that has one. Received: {type(optimizer).__name__}.")
             warnings.warn("the momentum of the optimizer is off (0), and stays so", stacklevel=4)
 
-    def apply(self, groups: list[dict[str, Any]], step: int) -> None:
+    def apply(self, groups: list[Group], step: int) -> None:
         """Writes the values of ``step`` into the groups."""
         if len(groups) != len(self._keys):
             self._meet(groups)
-        schedule, momentum = self.schedule, self.momentum
         if self._differ:
             self._apply_by_group(groups, step)
             return
-        rate = schedule._rate(Python, step)
-        if momentum is None:
-            for group in groups:
-                if type(group["lr"]) is float:
-                    group["lr"] = rate
-                else:
-                    _write(group, "lr", rate)
-            return
-        value = momentum._rate(Python, step) if self._mirror is None else self._mirror(Python, rate)
-        for group, key in zip(groups, self._keys, strict=False):
+        rate = self.schedule._at(step)
+        for group in groups:
             if type(group["lr"]) is float:
                 group["lr"] = rate
             else:
-                _write(group, "lr", rate)
+                write(group, "lr", rate)
+        if self.momentum is None:
+            return
+        value = self.momentum._at(step) if self._mirror is None else self._mirror(Python, rate)
+        for group, key in zip(groups, self._keys, strict=False):
             if key == "momentum" and type(group[key]) is float:
                 group[key] = value
             elif key is not None:
                 _write_momentum(group, value)
 
-    def _apply_by_group(self, groups: list[dict[str, Any]], step: int) -> None:
+    def _apply_by_group(self, groups: list[Group], step: int) -> None:
         for number, (group, key) in enumerate(zip(groups, self._keys, strict=True)):
             schedule, momentum = _of(self.schedule, number, group), _of(self.momentum, number, group)
             if schedule is not None:
-                _write(group, "lr", schedule._rate(Python, step))
+                write(group, "lr", schedule._at(step))
             if momentum is not None and key is not None:
-                _write_momentum(group, momentum._rate(Python, step))
+                _write_momentum(group, momentum._at(step))
 
-    def rates(self, groups: list[dict[str, Any]], step: int) -> list[float]:
+    def rates(self, groups: list[Group], step: int) -> list[float]:
         """The rates of ``step``, of each group."""
         schedules = [_of(self.schedule, number, group) for number, group in enumerate(groups)]
         return [
-            float(group["lr"]) if own is None else own._rate(Python, step)
-            for own, group in zip(schedules, groups, strict=True)
+            float(group["lr"]) if own is None else own._at(step) for own, group in zip(schedules, groups, strict=True)
         ]
+
+    def are_applied(self, groups: list[Group], step: int) -> bool:
+        """Whether the groups have the rates of ``step``, and nobody has written others."""
+        return all(_holds(group["lr"], rate) for group, rate in zip(groups, self.rates(groups, step), strict=True))
+
+    def tell_end(self, optimizer: torch.optim.Optimizer) -> None:
+        """Warns, once, that the training has made an update past the end of the schedule."""
+        if not self._told and not hasattr(optimizer, _TESTED):
+            self._told = True
+            warnings.warn(
+                f"the training goes on after the {self.end} steps of its schedule, at the last rate. To say that this "
+                'is wanted, use `schedule.after_end("hold")`',
+                stacklevel=3,
+            )
 
     def plain(self) -> dict[str, Any]:
         """The schedules as plain data."""
         return {"schedule": _plain(self.schedule), "momentum": _plain(self.momentum)}
 
-    def _meet(self, groups: list[dict[str, Any]]) -> None:
-        """Looks at the groups that are new: whether they have a momentum, and tensors of their own."""
+    def compare(self, state: Mapping[str, object]) -> None:
+        """Warns if a saved state has other schedules."""
+        for name, own in self.plain().items():
+            if state.get(name) != own:
+                warnings.warn(
+                    f"the state was saved with another {name}, {state.get(name)!r}; it goes on with {own!r}",
+                    stacklevel=3,
+                )
+
+    def _meet(self, groups: list[Group]) -> None:
+        """Looks at the groups that are new: whether they have a schedule, a momentum, and tensors of their own."""
         seen = {id(tensor) for group in groups[: len(self._keys)] for tensor in _tensors(group)}
-        for group in groups[len(self._keys) :]:
+        for number, group in enumerate(groups[len(self._keys) :], start=len(self._keys)):
+            if isinstance(self.schedule, dict) and group.get("name") not in self.schedule:
+                warnings.warn(f"group {number} keeps its rate: no schedule has its name", stacklevel=4)
             self._keys.append(_momentum_key(group))
             if any(id(tensor) in seen for tensor in _tensors(group)):
                 group["lr"] = _own(group["lr"], seen)
@@ -101,23 +188,35 @@ class Plan:
         del self._keys[len(groups) :]
 
 
-def _checked(name: str, schedules: Any, groups: list[dict[str, Any]]) -> Any:
+def was_skipped(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether the optimizer itself has skipped an update of infinite gradients, as a GradScaler has told it."""
+    found_inf = getattr(optimizer, "found_inf", None)
+    return found_inf is not None and bool(float(found_inf))
+
+
+def _checked(name: str, schedules: object, groups: list[Group]) -> Any:
     """A schedule, or a list or a dict of them that fits the groups."""
     if isinstance(schedules, Mapping):
-        unknown = set(schedules) - {group.get("name") for group in groups}
-        if unknown:
-            raise ValueError(f"`{name}` has names that no group has: {', '.join(map(repr, sorted(unknown, key=str)))}.")
+        names = {group.get("name") for group in groups}
+        if unknown := set(schedules) - names:
+            raise ValueError(f"`{name}` has names that no group has: {_listed(unknown)}.")
+        if missing := names - set(schedules):
+            raise ValueError(
+                f"`{name}` must have an entry for each group, None for one that keeps its own. Missing: "
+                f"{_listed(missing)}."
+            )
         result: Any = dict(schedules)
-        parts = list(result.values())
     elif isinstance(schedules, Sequence) and not isinstance(schedules, str):
         if len(schedules) != len(groups):
             raise ValueError(
                 f"`{name}` must be one schedule, or one for each group. Received: {len(schedules)} for {len(groups)}."
             )
-        parts = result = list(schedules)
+        result = list(schedules)
     else:
-        parts, result = [schedules], schedules
-    for part in parts:
+        result = schedules
+    for part in _parts(result):
+        if part is None and isinstance(result, dict):
+            continue
         if not isinstance(part, Schedule):
             checks.fail(TypeError, name, "schedule", part)
         if name == "momentum" and not 0 <= part.limits[0] <= part.limits[1] < 1:
@@ -125,7 +224,17 @@ def _checked(name: str, schedules: Any, groups: list[dict[str, Any]]) -> Any:
     return result
 
 
-def _of(schedules: Any, number: int, group: dict[str, Any]) -> Schedule | None:
+def _listed(names: set[Any]) -> str:
+    return ", ".join(map(repr, sorted(names, key=str)))
+
+
+def _parts(schedules: Any) -> list[Any]:
+    if isinstance(schedules, dict):
+        return list(schedules.values())
+    return schedules if isinstance(schedules, list) else [schedules]
+
+
+def _of(schedules: Any, number: int, group: Group) -> Schedule | None:
     """The schedule of a group."""
     result: Schedule | None
     if isinstance(schedules, dict):
@@ -136,7 +245,7 @@ def _of(schedules: Any, number: int, group: dict[str, Any]) -> Schedule | None:
 
 
 def _plain(schedules: Any) -> Any:
-    """Schedules as plain data; where a scaling function has no name, in words."""
+    """Schedules as plain data. One with a scaling function that has no name is given in words."""
     if isinstance(schedules, dict):
         return {name: _plain(schedule) for name, schedule in schedules.items()}
     if isinstance(schedules, list):
@@ -147,44 +256,44 @@ def _plain(schedules: Any) -> Any:
         return schedules.describe()
 
 
-def compare(state: Mapping[str, Any], plan: Plan) -> None:
-    for name, own in plan.plain().items():
-        if state.get(name) != own:
-            warnings.warn(
-                f"the state was saved with another {name}, {state.get(name)!r}; it goes on with {own!r}", stacklevel=3
-            )
-
-
-def _write(group: dict[str, Any], key: str, value: float) -> None:
+def write(group: Group, key: str, value: float) -> None:
+    """Sets a number of a group, in place if it is a tensor."""
     if isinstance(group[key], torch.Tensor):
         group[key].fill_(value)
     else:
         group[key] = value
 
 
-def _write_momentum(group: dict[str, Any], value: float) -> None:
+def _holds(value: float | torch.Tensor, rate: float) -> bool:
+    """Whether a rate of a group is ``rate``, as its dtype rounds it."""
+    if isinstance(value, torch.Tensor):
+        return value.item() == torch.tensor(rate, dtype=value.dtype).item()
+    return value == rate
+
+
+def _write_momentum(group: Group, value: float) -> None:
     betas = group.get("betas")
     if betas is None:
-        _write(group, "momentum", value)
+        write(group, "momentum", value)
     elif isinstance(betas[0], torch.Tensor):
         betas[0].fill_(value)
     else:
         group["betas"] = (value, *betas[1:])
 
 
-def _momentum_key(group: dict[str, Any]) -> str | None:
+def _momentum_key(group: Group) -> str | None:
     """Where the momentum of a group is, unless it is off."""
     key = "betas" if "betas" in group else "momentum"
     value = group[key][0] if key == "betas" else group.get(key, 0.0)
     return key if float(value) else None
 
 
-def _tensors(group: dict[str, Any]) -> list[torch.Tensor]:
+def _tensors(group: Group) -> list[torch.Tensor]:
     """The tensors of a group that are written to."""
     values = [group["lr"], group.get("momentum"), *group.get("betas", ())]
     return [value for value in values if isinstance(value, torch.Tensor)]
 
 
-def _own(value: Any, seen: set[int]) -> Any:
+def _own(value: float | torch.Tensor, seen: set[int]) -> float | torch.Tensor:
     """``value``, or a copy of a tensor that another group has too."""
     return value.clone() if id(value) in seen and isinstance(value, torch.Tensor) else value

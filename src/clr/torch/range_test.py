@@ -1,11 +1,11 @@
 """The LR range test in PyTorch. See `clr.torch.range_test`."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import chain
-from typing import Any, Unpack
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -15,73 +15,92 @@ from clr.finder import sweep
 from clr.finder.result import RangeTest
 from clr.finder.sweep import Options
 from clr.finder.transaction import Batches, put_back, seed_of, uninterrupted
+from clr.torch import groups
 from clr.torch.ddp import Processes
-from clr.torch.snapshot import Modules as Modules
-from clr.torch.snapshot import Snapshot, mapped, seed
-from clr.torch.snapshot import generators as generators
+from clr.torch.snapshot import Snapshot, Stateful, mapped, seed
 
 
 def range_test(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    loss_fn: Callable[..., Any] | None = None,
+    loss_fn: Callable[..., torch.Tensor] | None = None,
     loader: Iterable[Any] | None = None,
     *,
-    compute_loss: Callable[[Any, Any], Any] | None = None,
-    train_step: Callable[[Any], Any] | None = None,
+    compute_loss: Callable[[nn.Module, Any], torch.Tensor] | None = None,
+    train_on_batch: Callable[[Any], object] | None = None,
     group: int | str | None = None,
-    accumulate: int = 1,
-    scaler: Any = None,
+    gradient_accumulation_steps: int = 1,
+    scaler: torch.amp.GradScaler | None = None,
     autocast: torch.dtype | None = None,
     device: torch.device | str | None = None,
     snapshot_device: torch.device | str | None = None,
-    also: Sequence[Any] = (),
-    **options: Unpack[Options],
+    also: Sequence[Stateful] = (),
+    min_lr: float = 1e-7,
+    max_lr: float = 10.0,
+    num_steps: int = 300,
+    growth: Literal["exponential", "linear"] = "exponential",
+    diverge_at: float = 1.0,
+    time_limit: float | None = None,
+    evaluate: Callable[[], object] | None = None,
+    evaluate_every: int = 5,
+    goal: Literal["min", "max"] = "min",
+    repeats: int = 1,
+    progress: bool | None = None,
 ) -> RangeTest:
     """An LR range test of a model (Smith 2017, section 3.3) that leaves no trace in it.
 
-    However the test ends, by itself, by Ctrl-C or by an error, all is bit for bit as before: parameters, buffers,
-    extra state, gradients and training mode of the model, state and hyperparameters of the optimizer, the scaler, and
-    the random state of Python, NumPy, PyTorch and the loader. The copy that this takes is as large as the model and the
-    optimizer's state, in memory. What is not put back is what PyTorch does not know of: how far a one-way iterator has
-    come, what a data set remembers, and what a module counts outside of its ``get_extra_state``. Workers that persist
-    in a loader stay as they are, for the test has its own. If something can not be put back, everything else is, and
-    then its error is raised.
+    The test puts everything back bit for bit, also after Ctrl-C or an error: parameters, buffers, extra state,
+    gradients and training mode of the model, state and hyperparameters of the optimizer, the scaler, and the random
+    state of Python, NumPy, PyTorch and the loader. The copy for this takes as much memory as the model and the
+    optimizer's state. If something cannot be put back, everything else is, and then its error is raised.
+
+    The test cannot put back what PyTorch does not know of: how far a one-way iterator has come, what a data set
+    remembers, and what a module counts outside of its ``get_extra_state``. It starts workers of its own, so the
+    persistent workers of a loader stay as they are.
 
     Args:
-        model: What to train, as it is trained: in `DistributedDataParallel` too. If it is in evaluation mode, it is
-            put in training mode for the test.
-        optimizer: What to train it with. Its first group gets the rate of each step, the others keep their ratio to
-            it.
+        model: What to train, also in `DistributedDataParallel`. During the test it is in training mode.
+        optimizer: What to train it with. The group with the highest rate gets the rate of
+            each step. The others keep their ratio to it, as with `clr.torch.keep_ratios`.
         loss_fn: The loss of an output and a target. A batch is inputs and then a target: ``(x, y)`` or
-            ``(x1, x2, y)``; inputs that are a dict are given by name.
-        loader: The batches: a DataLoader, or anything to iterate over, as often as it takes. A one-way iterator ends
-            the test where it ends.
-        compute_loss: In place of ``loss_fn``: the loss of a model and a batch of any form, such as
-            ``lambda model, batch: model(**batch).loss``.
-        train_step: In place of both: makes a whole update with a batch and returns its loss; without a ``loader`` it
-            gets None. ``accumulate``, ``autocast`` and ``device`` are then its own affair. Not for a model in
-            `DistributedDataParallel`: a process in which it failed would leave the others waiting within it.
-        group: The number or ``"name"`` of one group: its rate alone is tested, the others keep theirs.
-        accumulate: Batches whose gradients make one update; the loss is their mean.
-        scaler: A ``torch.amp.GradScaler``. An update that it skips leaves no point, unless the loss itself is not
-            finite: that ends the test, as without a scaler.
-        autocast: The dtype to which ``torch.autocast`` is set, such as ``torch.bfloat16``.
-        device: Where batches go; by default where the model is.
-        snapshot_device: Where the copy of what is put back is kept, such as ``"cpu"``; by default where it is used.
+            ``(x1, x2, y)``. Inputs that are a dict are passed by name.
+        loader: The batches: a DataLoader or any other iterable. The test starts it again when it ends. If it is a
+            one-way iterator, the test ends with it.
+        compute_loss: Use it in place of ``loss_fn`` for batches of any form. It takes the model and a batch and returns
+            the loss, such as ``lambda model, batch: model(**batch).loss``.
+        train_on_batch: Use it in place of both. It makes a whole update with a batch and returns the loss. Without a
+            ``loader`` it gets None. It must accumulate, cast and move batches itself. It is not supported in
+            `DistributedDataParallel`: if it failed in one process, the others would wait inside it.
+        group: The number or ``"name"`` of one group. Then the test changes only its rate.
+        gradient_accumulation_steps: The number of batches per update. The loss is their mean.
+        scaler: A ``torch.amp.GradScaler``. An update that it skips leaves no point. A loss that is not finite ends the
+            test, as it does without a scaler.
+        autocast: The dtype for ``torch.autocast``, such as ``torch.bfloat16``.
+        device: Where batches go. By default where the model is.
+        snapshot_device: Where to keep the copy, such as ``"cpu"``. By default beside the original.
         also: Other things to put back that have a ``state_dict`` and a ``load_state_dict``, such as a scheduler that
-            ``train_step`` steps, or an average of the weights.
-        **options: The range, its limits and more, as in `clr.range_test`. ``evaluate`` is called in evaluation mode
-            and without gradients.
+            ``train_on_batch`` steps, or an average of the weights.
+        min_lr: The first rate, as in `clr.range_test`.
+        max_lr: The last rate.
+        num_steps: How many rates to try.
+        growth: ``"exponential"`` or ``"linear"``.
+        diverge_at: The test ends when the loss has risen above its start by this many times its fall.
+        time_limit: The test ends after so many seconds.
+        evaluate: A function that returns a validation loss or accuracy, from which the bounds are then read. It is
+            called in evaluation mode and without gradients.
+        evaluate_every: The number of steps from one call of ``evaluate`` to the next.
+        goal: Whether a smaller (``"min"``) or a larger (``"max"``) value of ``evaluate`` is better.
+        repeats: How many times to go over the rates.
+        progress: Whether to show a progress bar.
 
-    In `DistributedDataParallel` every process calls this, with the same options. Losses are averaged over the
-    processes, so all record the same, stop at the same step and find the same bounds. If one of them raises, all do.
-    With ``static_graph`` or ``find_unused_parameters``, checkpoints need ``use_reentrant=False``.
+    In `DistributedDataParallel` every process must call this with the same options. The losses are the means over the
+    processes, so all processes find the same bounds. If one raises an error, all do. With ``static_graph`` or
+    ``find_unused_parameters``, checkpoints need ``use_reentrant=False``.
 
     Raises:
-        TypeError, ValueError: An argument makes no sense, such as ``train_step`` in `DistributedDataParallel`, or is
-            not the same in all processes.
-        RuntimeError: Another process has raised.
+        TypeError, ValueError: An argument makes no sense, is not supported in `DistributedDataParallel`, or is not the
+            same in all processes.
+        RuntimeError: Another process has raised an error.
 
     >>> import clr, torch
     >>> _ = torch.manual_seed(0)
@@ -96,189 +115,217 @@ def range_test(
     True
     """
     processes = Processes(model)
-    with torch.enable_grad(), processes:  # so that all hear of a bad argument in one, too
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"`model` must be a torch.nn.Module. Received: {model!r}.")
-        if not isinstance(optimizer, torch.optim.Optimizer):
-            raise TypeError(f"`optimizer` must be a torch.optim.Optimizer. Received: {optimizer!r}.")
-        ways = {"loss_fn": loss_fn, "compute_loss": compute_loss, "train_step": train_step}
-        given = [name for name, way in ways.items() if way is not None]
-        if len(given) != 1:
-            raise TypeError(f"one of `loss_fn`, `compute_loss` and `train_step` must be given. Received: {given!r}.")
-        checks.function(given[0], ways[given[0]])
-        if loader is None and train_step is None:
-            raise TypeError("`loader` must be given with `loss_fn` and `compute_loss`. Received: None.")
-        if loader is not None and not isinstance(loader, Iterable):
-            raise TypeError(f"`loader` must be a DataLoader, or something else to iterate over. Received: {loader!r}.")
-        checks.count("accumulate", accumulate)
-        if any(nn.parameter.is_lazy(part) for part in chain(*_parts([model]))):
-            raise ValueError("`model` must know the shapes of its parameters: give it a batch before the test.")
-        rates = _Rates(optimizer, group)
-
-        modules = [model, *(way for way in ways.values() if isinstance(way, nn.Module))]
-        if processes.many and train_step is not None:
-            raise ValueError(
-                "under DistributedDataParallel `loss_fn` or `compute_loss` is needed, not `train_step`, "
-                "so that all processes can agree when one fails."
-            )
-        bare: Any = model.module if processes.many else model
-        batches = None if loader is None else Batches(loader)
-        if device is None:
-            device = next((part.device for part in chain(*_parts([model]))), torch.device("cpu"))
-        context = nullcontext() if autocast is None else torch.autocast(torch.device(device).type, autocast)
-
-        def loss_of(batch: Any) -> torch.Tensor:
-            batch = _moved(batch, device)
-            with context:
-                loss = compute_loss(bare, batch) if compute_loss is not None else _standard_loss(bare, loss_fn, batch)
-            if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
-                raise TypeError(
-                    f"`{given[0]}` must return a tensor with one element, the mean loss. Received: {loss!r}."
-                )
-            return loss
-
-        def gradients() -> float:
-            """The mean loss of the batches of an update, whose gradients are left in the parameters."""
-            optimizer.zero_grad()
-            losses = []
-            for batch in taken:
-                loss = loss_of(batch)
-                if accumulate > 1:
-                    loss = loss / accumulate
-                processes.backward(loss if scaler is None else scaler.scale(loss), optimizer)
-                losses.append(loss.detach())
-            taken.clear()
-            return float(losses[0] if accumulate == 1 else sum(losses))
-
-        def update() -> None:
-            if scaler is None:
-                optimizer.step()
-            else:
-                scaler.step(optimizer)
-                scaler.update()
-
-        taken: list[Any] = []
-
-        def take() -> None:
-            count = accumulate if train_step is None else 1
-            taken[:] = [None if batches is None else batches.next() for _ in range(count)]
-
-        def step(rate: float) -> float | None:
-            processes.together(take)
-            rates.write(rate)
-            scale = None if scaler is None else scaler.get_scale()
-            if train_step is not None:
-                loss = _own_step(train_step, taken)
-            else:
-                loss = processes.together(gradients)
-                processes.average_gradients(optimizer)
-                update()
-            skipped = scale is not None and scaler.get_scale() < scale
-            # Only what was scaled can overflow by its scale.
-            return None if skipped and loss is not None and math.isfinite(loss) else loss
-
-        def reset(repeat: int) -> None:
-            if repeat:
-                snapshot.restore()
-                seed(seed_of(repeat), loader)
-                if not model.training:
-                    model.train()
-            else:
-                processes.agree(settings, optimizer)
-            if batches is not None:
-                batches.restart()
-
-        settings = {name: value for name, value in options.items() if name not in ("time_limit", "progress")}
-        settings |= {"group": group, "accumulate": accumulate}
-        settings |= {"scaler": scaler is not None, "evaluate": options.get("evaluate") is not None}
-        if (evaluate := options.get("evaluate")) is not None:
-            checks.function("evaluate", evaluate)
-            options["evaluate"] = lambda: processes.together(lambda: _evaluated(model, evaluate))
-        limit = options.get("time_limit")
-        if processes.many:
-            processes.deadline(options.pop("time_limit", None))
-            if processes.rank:
-                options["progress"] = False
-
+    with torch.enable_grad(), processes:  # which tells all processes of a bad argument in one
+        options = Options(
+            min_lr, max_lr, num_steps, growth, diverge_at, time_limit, evaluate, evaluate_every, goal, repeats, progress
+        )
+        ways = {"loss_fn": loss_fn, "compute_loss": compute_loss, "train_on_batch": train_on_batch}
+        way = _checked_way(model, optimizer, loader, ways, processes.many)
+        test = _Test(processes, model, optimizer, loader, way, ways[way], scaler)
+        test.prepare(group, gradient_accumulation_steps, autocast, device)
+        modules = [part for part in (model, ways[way]) if isinstance(part, nn.Module)]
         snapshot = Snapshot(modules, optimizer, scaler, loader, also, snapshot_device)
+        return test.run(options, snapshot)
+
+
+def _checked_way(model: object, optimizer: object, loader: object, ways: Mapping[str, object], many: bool) -> str:
+    """The name of the one way to train that the user gave."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"`model` must be a torch.nn.Module. Received: {model!r}.")
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise TypeError(f"`optimizer` must be a torch.optim.Optimizer. Received: {optimizer!r}.")
+    given = [name for name, way in ways.items() if way is not None]
+    if len(given) != 1:
+        raise TypeError(f"one of `loss_fn`, `compute_loss` and `train_on_batch` must be given. Received: {given!r}.")
+    checks.function(given[0], ways[given[0]])
+    if loader is None and given[0] != "train_on_batch":
+        raise TypeError("`loader` must be given with `loss_fn` and `compute_loss`. Received: None.")
+    if loader is not None and not isinstance(loader, Iterable):
+        raise TypeError(f"`loader` must be a DataLoader or another iterable. Received: {loader!r}.")
+    if any(nn.parameter.is_lazy(part) for part in _tensors(model)):
+        raise ValueError("`model` must know the shapes of its parameters. Give it a batch before the test.")
+    if many and given[0] == "train_on_batch":
+        raise ValueError(
+            "`train_on_batch` is not supported under DistributedDataParallel, where all processes must agree when one "
+            "fails. Use `loss_fn` or `compute_loss`."
+        )
+    return given[0]
+
+
+class _Test:
+    """A range test of a model: how it makes a step, and how it starts and ends."""
+
+    def __init__(
+        self,
+        processes: Processes,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        loader: Iterable[Any] | None,
+        way: str,
+        function: Any,
+        scaler: torch.amp.GradScaler | None,
+    ) -> None:
+        self._processes, self._model, self._optimizer = processes, model, optimizer
+        self._loader, self._way, self._function, self._scaler = loader, way, function, scaler
+        self._bare: Any = model.module if processes.many else model
+
+    def prepare(
+        self,
+        group: int | str | None,
+        accumulation: int,
+        autocast: torch.dtype | None,
+        device: torch.device | str | None,
+    ) -> None:
+        """Checks the options of the training, and prepares what a step needs of them."""
+        self._accumulation = checks.count("gradient_accumulation_steps", accumulation)
+        self._settings: dict[str, object] = {"group": group, "gradient_accumulation_steps": accumulation}
+        self._rates = _Rates(self._optimizer, group)
+        self._batches = None if self._loader is None else Batches(self._loader)
+        if device is None:
+            device = next((part.device for part in _tensors(self._model)), torch.device("cpu"))
+        self._device = device
+        self._context = nullcontext() if autocast is None else torch.autocast(torch.device(device).type, autocast)
+
+    def run(self, options: Options, snapshot: Snapshot) -> RangeTest:
+        """Makes the test and puts everything back."""
+        self._snapshot = snapshot
+        names = {part.name for part in fields(Options)} - {"time_limit", "progress"}
+        self._settings |= {name: getattr(options, name) for name in names}
+        self._settings |= {"scaler": self._scaler is not None, "evaluate": options.evaluate is not None}
+        limit, evaluate = options.time_limit, options.evaluate
+        if evaluate is not None:
+            options = replace(options, evaluate=lambda: self._evaluate(evaluate))
+        if self._processes.many:
+            self._processes.deadline(limit)
+            options = replace(options, time_limit=None, progress=False if self._processes.rank else options.progress)
         try:
+            groups.mark_as_tested(self._optimizer)
             for parameter in snapshot.parameters:
                 parameter.grad = None
-            if not model.training:
-                model.train()
-            test = sweep.range_test(step, reset, **options)
-            return replace(test, time_limit=None if limit is None else float(limit))
+            if not self._model.training:
+                self._model.train()
+            return replace(sweep.run(self._step, self._reset, options), time_limit=limit)
         finally:
             with uninterrupted():
-                leave = [] if batches is None else [batches.leave]
+                leave = [] if self._batches is None else [self._batches.leave]
                 put_back(snapshot.restore, snapshot.restore_gradients, *leave)
+
+    def _reset(self, repeat: int) -> None:
+        if repeat:
+            self._snapshot.restore()
+            groups.mark_as_tested(self._optimizer)
+            seed(seed_of(repeat), self._loader)
+            if not self._model.training:
+                self._model.train()
+        else:
+            self._processes.agree(self._settings, self._optimizer)
+        if self._batches is not None:
+            self._batches.restart()
+
+    def _step(self, rate: float) -> float | None:
+        """One update at a rate. Returns its loss, or None if the scaler has skipped the update."""
+        batches = self._processes.together(self._take)
+        self._rates.write(rate)
+        scale = None if self._scaler is None else self._scaler.get_scale()
+        loss = self._own_update(batches) if self._way == "train_on_batch" else self._update(batches)
+        skipped = self._scaler is not None and scale is not None and self._scaler.get_scale() < scale
+        # An update with a finite loss is left out, since only scaling can have made its gradients infinite.
+        return None if skipped and loss is not None and math.isfinite(loss) else loss
+
+    def _take(self) -> list[Any]:
+        """The batches of an update."""
+        count = 1 if self._way == "train_on_batch" else self._accumulation
+        return [None if self._batches is None else self._batches.next() for _ in range(count)]
+
+    def _own_update(self, batches: list[Any]) -> float | None:
+        loss = self._function(batches.pop())
+        return None if loss is None else sweep.returned_float("train_on_batch", loss)
+
+    def _update(self, batches: list[Any]) -> float:
+        loss = self._processes.together(lambda: self._gradients(batches))
+        self._processes.average_gradients(self._optimizer)
+        if self._scaler is None:
+            self._optimizer.step()
+        else:
+            self._scaler.step(self._optimizer)
+            self._scaler.update()
+        return loss
+
+    def _gradients(self, batches: list[Any]) -> float:
+        """The mean loss of the batches, whose gradients it leaves in the parameters."""
+        self._optimizer.zero_grad()
+        losses = []
+        while batches:
+            loss = self._loss(batches.pop(0))
+            if self._accumulation > 1:
+                loss = loss / self._accumulation
+            self._processes.backward(loss if self._scaler is None else self._scaler.scale(loss), self._optimizer)
+            losses.append(loss.detach())
+        return float(losses[0] if self._accumulation == 1 else sum(losses))
+
+    def _loss(self, batch: object) -> torch.Tensor:
+        batch = _moved(batch, self._device)
+        with self._context:
+            standard = self._way == "loss_fn"
+            loss = self._standard_loss(batch) if standard else self._function(self._bare, batch)
+        if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
+            raise TypeError(f"`{self._way}` must return a tensor with one element, the mean loss. Received: {loss!r}.")
+        return loss
+
+    def _standard_loss(self, batch: object) -> object:
+        """The loss of a batch of inputs and a target."""
+        if not isinstance(batch, list | tuple) or len(batch) < 2:
+            raise TypeError(
+                f"a batch must be inputs and a target. Use `compute_loss` for others. Received: {type(batch).__name__}."
+            )
+        *inputs, target = batch
+        if len(inputs) == 1 and isinstance(inputs[0], Mapping):
+            return self._function(self._bare(**inputs[0]), target)
+        if len(inputs) == 1 and isinstance(inputs[0], list | tuple):
+            (inputs,) = inputs
+        return self._function(self._bare(*inputs), target)
+
+    def _evaluate(self, evaluate: Callable[[], object]) -> float:
+        return self._processes.together(lambda: _evaluated(self._model, evaluate))
 
 
 class _Rates:
     """How the rate of a step gets into the groups."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, group: int | str | None) -> None:
-        groups = optimizer.param_groups
+        own = optimizer.param_groups
         if group is None:
-            first = float(groups[0]["lr"])
-            if first == 0 and len(groups) > 1:
-                raise ValueError("the first group must have a rate above 0, for the others keep their ratio to it.")
-            self._ratios = [(own, float(own["lr"]) / first if len(groups) > 1 else 1.0) for own in groups]
-            self._ratios[0] = (groups[0], 1.0)
+            self._factors = list(zip(own, groups.ratios(own) if len(own) > 1 else [1.0], strict=True))
             return
-        numbers = {own.get("name", number): number for number, own in enumerate(groups)} | {
-            number: number for number in range(len(groups))
+        numbers = {part.get("name", number): number for number, part in enumerate(own)} | {
+            number: number for number in range(len(own))
         }
         if isinstance(group, bool) or group not in numbers:
             raise ValueError(f"`group` must be the number or the name of a group. Received: {group!r}.")
-        self._ratios = [(groups[numbers[group]], 1.0)]
+        self._factors = [(own[numbers[group]], 1.0)]
 
     def write(self, rate: float) -> None:
-        for group, ratio in self._ratios:
-            if isinstance(group["lr"], torch.Tensor):
-                group["lr"].fill_(rate * ratio)
-            else:
-                group["lr"] = rate * ratio
+        for group, factor in self._factors:
+            groups.write(group, "lr", rate * factor)
 
 
-def _standard_loss(model: nn.Module, loss_fn: Any, batch: Any) -> Any:
-    """The loss of a batch of inputs and a target."""
-    if not isinstance(batch, list | tuple) or len(batch) < 2:
-        raise TypeError(
-            f"a batch must be inputs and a target; any other needs `compute_loss`. Received: {type(batch).__name__}."
-        )
-    *inputs, target = batch
-    if len(inputs) == 1 and isinstance(inputs[0], Mapping):
-        return loss_fn(model(**inputs[0]), target)
-    if len(inputs) == 1 and isinstance(inputs[0], list | tuple):
-        return loss_fn(model(*inputs[0]), target)
-    return loss_fn(model(*inputs), target)
-
-
-def _own_step(train_step: Callable[[Any], Any], taken: list[Any]) -> float | None:
-    loss = train_step(taken.pop())
-    return None if loss is None else sweep.number("train_step", loss)
-
-
-def _evaluated(model: nn.Module, evaluate: Callable[[], Any]) -> float:
-    """What ``evaluate`` gives, with the model in evaluation mode."""
+def _evaluated(model: nn.Module, evaluate: Callable[[], object]) -> float:
+    """What ``evaluate`` returns, with the model in evaluation mode."""
     modes = [(part, part.training) for part in model.modules()]
     model.eval()
     try:
         with torch.no_grad():
-            return sweep.number("evaluate", evaluate())
+            return sweep.returned_float("evaluate", evaluate())
     finally:
         for part, training in modes:
             part.training = training
 
 
-def _parts(modules: list[nn.Module]) -> Iterator[Iterable[torch.Tensor]]:
-    for module in modules:
-        yield module.parameters()
-        yield module.buffers()
+def _tensors(model: nn.Module) -> Iterable[torch.Tensor]:
+    return chain(model.parameters(), model.buffers())
 
 
-def _moved(batch: Any, device: Any) -> Any:
+def _moved(batch: Any, device: torch.device | str) -> Any:
     """A batch of any form with its tensors on a device."""
     if hasattr(batch, "to"):
         return batch.to(device, non_blocking=True) if isinstance(batch, torch.Tensor) else batch.to(device)

@@ -1,15 +1,27 @@
 """Everything that a range test changes in PyTorch, kept as it was."""
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import nn
 
 from clr.finder.transaction import put_back, random_state, seed_random
+
+Key = TypeVar("Key")
+
+
+class Stateful(Protocol):
+    """A thing that gives its state and takes it back, such as a scheduler."""
+
+    def state_dict(self) -> Any:
+        """The state."""
+
+    def load_state_dict(self, state_dict: Any, /) -> object:
+        """Takes a state."""
 
 
 class Snapshot:
@@ -19,9 +31,9 @@ class Snapshot:
         self,
         modules: list[nn.Module],
         optimizer: torch.optim.Optimizer,
-        scaler: Any,
-        loader: Any,
-        also: Sequence[Any],
+        scaler: torch.amp.GradScaler | None,
+        loader: object,
+        also: Sequence[Stateful],
         device: torch.device | str | None,
     ) -> None:
         in_groups = chain.from_iterable(group["params"] for group in optimizer.param_groups)
@@ -44,6 +56,7 @@ class Snapshot:
 
     @torch.no_grad()
     def restore(self) -> None:
+        """Puts back everything but the gradients."""
         put_back(
             # First, for they may write into weights and rates.
             *(partial(self._restore_other, *pair) for pair in self._also),
@@ -55,14 +68,14 @@ class Snapshot:
             *self._random,
         )
 
-    def _restore_other(self, thing: Any, state: Any) -> None:
+    def _restore_other(self, thing: Stateful, state: object) -> None:
         thing.load_state_dict(copy.deepcopy(state))
 
     def _restore_optimizer(self) -> None:
         _refill(vars(self._optimizer), self._attributes)
         _refill(self._optimizer.state, self._state.restored())
 
-    def _restore_group(self, group: dict[str, Any], parameters: Any, rest: "Copy") -> None:
+    def _restore_group(self, group: dict[str, Any], parameters: list[torch.Tensor], rest: "Copy") -> None:
         _refill(group, {"params": parameters, **rest.restored()})
 
     def _restore_scaler(self) -> None:
@@ -70,6 +83,7 @@ class Snapshot:
             _refill(vars(self._scaler), self._scaling.restored())
 
     def restore_gradients(self) -> None:
+        """Puts back the gradients."""
         self._modules.restore_gradients()
 
 
@@ -87,7 +101,7 @@ class Modules:
         self._contents = Copy(
             list({id(part): part for module in modules for part in module.buffers()}.values()), device
         )
-        # The tensors themselves are out of the test's reach, so they need no copy.
+        # The test cannot change these tensors, so they need no copy.
         self._gradients = [(part, part.grad) for part in parameters]
 
     def restore(self) -> None:
@@ -96,7 +110,7 @@ class Modules:
         put_back(*extra, self._restore_modes, self._contents.restored)
 
     def restore_gradients(self) -> None:
-        """Puts back the gradients, which are not to be there while it trains."""
+        """Puts back the gradients, which the test removes while it trains."""
         put_back(*(partial(setattr, part, "grad", gradient) for part, gradient in self._gradients))
 
     def _restore_extra(self, part: nn.Module, state: "Copy") -> None:
@@ -112,7 +126,7 @@ class Modules:
 class Copy:
     """Copies of the tensors in a value, next to the tensors, which keep their identity when they are restored."""
 
-    def __init__(self, value: Any, device: torch.device | str | None) -> None:
+    def __init__(self, value: object, device: torch.device | str | None) -> None:
         self._tensors: list[_Kept] = []
         self._kept = self._keep(value, device)
 
@@ -121,7 +135,7 @@ class Copy:
         put_back(*(kept.restore for kept in self._tensors))
         return self._rebuilt(self._kept)
 
-    def _keep(self, value: Any, device: torch.device | str | None) -> Any:
+    def _keep(self, value: object, device: torch.device | str | None) -> Any:
         if isinstance(value, torch.Tensor):
             self._tensors.append(_Kept(value, device))
             return self._tensors[-1]
@@ -129,7 +143,7 @@ class Copy:
             return mapped(value, lambda item: self._keep(item, device))
         return copy.deepcopy(value)
 
-    def _rebuilt(self, kept: Any) -> Any:
+    def _rebuilt(self, kept: object) -> Any:
         if isinstance(kept, _Kept):
             return kept.tensor
         return mapped(kept, self._rebuilt) if type(kept) in (dict, list, tuple) else copy.deepcopy(kept)
@@ -147,7 +161,7 @@ class _Kept:
         _unrepeated(self.tensor.detach()).copy_(self._data)
 
 
-def generators(loader: Any) -> list[Callable[[], object]]:
+def generators(loader: object) -> list[Callable[[], object]]:
     """Functions that put PyTorch's random state, and that of a loader, back to what it is now."""
     pairs: list[tuple[Callable[[], Any], Callable[[Any], Any]]] = [(torch.get_rng_state, torch.set_rng_state)]
     if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
@@ -158,7 +172,7 @@ def generators(loader: Any) -> list[Callable[[], object]]:
     return [partial(put, get()) for get, put in pairs]
 
 
-def seed(number: int, loader: Any) -> None:
+def seed(number: int, loader: object) -> None:
     """Seeds all that a test draws from."""
     seed_random(number)
     torch.manual_seed(number)
@@ -166,7 +180,7 @@ def seed(number: int, loader: Any) -> None:
         own.manual_seed(number)
 
 
-def _own_generators(loader: Any) -> list[torch.Generator]:
+def _own_generators(loader: object) -> list[torch.Generator]:
     """The random generators of a loader and its samplers."""
     batch_sampler = getattr(loader, "batch_sampler", None)
     holders = (loader, getattr(loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None))
@@ -189,7 +203,7 @@ def _unrepeated(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
-def _refill(old: Any, new: Mapping[Any, Any]) -> None:
+def _refill(old: MutableMapping[Key, Any], new: Mapping[Key, Any]) -> None:
     """Gives a dict other contents."""
     old.clear()
     old.update(new)

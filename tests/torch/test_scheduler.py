@@ -179,17 +179,95 @@ def test_a_schedule_for_each_group() -> None:
 
 def test_a_schedule_for_each_named_group() -> None:
     optimizer = groups("body", "head", "frozen")
-    scheduler = clr.torch.LRScheduler(optimizer, {"head": OTHER, "body": SCHEDULE})
+    scheduler = clr.torch.LRScheduler(optimizer, {"head": OTHER, "body": SCHEDULE, "frozen": None})
     optimizer.add_param_group({"params": [parameter()], "lr": 5.0})
     optimizer.add_param_group({"params": [parameter()], "lr": 5.0, "name": "head"})
-    scheduler.step()
+    with pytest.warns(UserWarning, match=r"^group 3 keeps its rate: no schedule has its name$"):
+        scheduler.step()
     assert applied(optimizer) == scheduler.get_last_lr() == [rate(1), rate(1, "other"), 9.0, 5.0, rate(1, "other")]
 
 
-def test_a_multiple_for_a_group() -> None:
+@pytest.mark.parametrize("drive", ["LRScheduler", "Follower"])
+def test_groups_keep_their_ratios(drive: str) -> None:
+    rates = (0.5, torch.tensor(2.0, dtype=torch.float64), 0.0)
+    optimizer = optim.SGD([{"params": [parameter()], "lr": own} for own in rates])
+    schedules = clr.torch.keep_ratios(optimizer, SCHEDULE)
+    assert schedules[1] is SCHEDULE
+    driver = getattr(clr.torch, drive)(optimizer, schedules)  # without a warning
+    for step in range(6):
+        assert applied(optimizer) == [rate(step) / 4, rate(step), 0.0]
+        optimizer.step()
+        if drive == "LRScheduler":
+            driver.step()
+
+
+@pytest.mark.parametrize("drive", ["LRScheduler", "Follower"])
+def test_one_schedule_for_different_rates_says_so(drive: str) -> None:
+    optimizer = optim.SGD([{"params": [parameter()], "lr": own} for own in (0.5, 2.0, 0.5)])
+    message = (
+        r"^one schedule replaces the different rates of the groups: 0\.5, 2\.0\. To keep their ratios, pass `clr\.t"
+    )
+    with pytest.warns(UserWarning, match=message):
+        getattr(clr.torch, drive)(optimizer, SCHEDULE)
+    assert applied(optimizer) == [rate(0)] * 3
+
+
+def test_ratios_that_cannot_be_kept() -> None:
+    with pytest.raises(ValueError, match=r"^a group must have a rate above 0, for the others keep their ratio to"):
+        clr.torch.keep_ratios(groups("a", "b", lr=0.0), SCHEDULE)
+    with pytest.raises(TypeError, match=r"^`schedule` must be a schedule\. Received: 0\.1\.$"):
+        clr.torch.keep_ratios(groups("a"), 0.1)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^`optimizer` must be a torch\.optim\.Optimizer\. Received: None\.$"):
+        clr.torch.keep_ratios(None, SCHEDULE)  # type: ignore[arg-type]
+
+
+# Past the end of the schedule
+
+SHORT = clr.one_cycle(1.0, total_steps=4)
+PAST_END = (
+    r"^the training goes on after the 4 steps of its schedule, at the last rate\. To say that this is wanted, use"
+)
+
+
+def past_end(drive: str, schedule: Any, updates: int) -> Any:
+    """Updates, each with the step of a scheduler after it."""
     optimizer = groups("a", "b")
-    clr.torch.LRScheduler(optimizer, [SCHEDULE, SCHEDULE * 0.5]).step()
-    assert applied(optimizer) == [rate(1), rate(1) / 2]
+    driver = getattr(clr.torch, drive)(optimizer, schedule)
+    for _ in range(updates):
+        optimizer.step()
+        if drive == "LRScheduler":
+            driver.step()
+    return optimizer, driver
+
+
+@pytest.mark.parametrize("schedule", [SHORT, [SHORT * 0.5, SCHEDULE], {"a": None, "b": SHORT}], ids=str)
+@pytest.mark.parametrize("drive", ["LRScheduler", "Follower"])
+def test_an_update_past_the_end_says_so_once(drive: str, schedule: Any) -> None:
+    optimizer, _ = past_end(
+        drive, schedule, 4
+    )  # without a warning, also where the scheduler has been stepped to the end
+    assert applied(optimizer)[1] == (rate(4) if isinstance(schedule, list) else SHORT(4))
+    with pytest.warns(UserWarning, match=PAST_END) as told:
+        past_end(drive, schedule, 9)
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize("drive", ["LRScheduler", "Follower"])
+def test_an_end_that_is_meant_or_not_passed_says_nothing(drive: str) -> None:
+    past_end(drive, SHORT.after_end("hold"), 9)
+    past_end(drive, SCHEDULE, 99)
+    optimizer, _driver = past_end(drive, SHORT, 4)
+    weight = optimizer.param_groups[0]["params"][0]
+
+    def train_on_batch(batch: None) -> float:
+        weight.grad = torch.ones(2)
+        optimizer.step()
+        return float(weight.detach().sum())
+
+    # The updates of a range test are none of the training.
+    clr.torch.range_test(torch.nn.ParameterList([weight]), optimizer, train_on_batch=train_on_batch, num_steps=20)
+    with pytest.warns(UserWarning, match=PAST_END):
+        optimizer.step()
 
 
 @pytest.mark.parametrize(
@@ -200,6 +278,9 @@ def test_a_multiple_for_a_group() -> None:
         (([SCHEDULE],), ValueError, r"`schedule` must be one schedule, or one for each group\. Received: 1 for 2\."),
         (([SCHEDULE, 1],), TypeError, r"`schedule` must be a schedule\. Received: 1\."),
         (({"c": SCHEDULE},), ValueError, r"`schedule` has names that no group has: 'c'\."),
+        (({"a": SCHEDULE},), ValueError, r"`schedule` must have an entry for each group, None for .* Missing: 'b'\."),
+        (({},), ValueError, r"`schedule` must have an entry for each group, .* Missing: 'a', 'b'\."),
+        ((SCHEDULE, {"b": MOMENTUM}), ValueError, r"`momentum` must have an entry for each group, .* Missing: 'a'\."),
         ((SCHEDULE, 0.9), TypeError, r"`momentum` must be a schedule\. Received: 0\.9\."),
         ((SCHEDULE, SCHEDULE), ValueError, r"`momentum` must be a number from 0 to below 1\. Received: clr\.triang.*"),
         ((SCHEDULE, None, -2), ValueError, r"`last_epoch \+ 1` must be a whole number of steps, 0 or more\. .*"),
@@ -212,7 +293,7 @@ def test_bad_arguments(arguments: Any, error: type[Exception], message: str) -> 
 
 def test_bad_optimizers() -> None:
     with pytest.raises(TypeError, match=r"^`optimizer` must be a torch\.optim\.Optimizer\. Received: 3\.$"):
-        clr.torch.LRScheduler(3, SCHEDULE)
+        clr.torch.LRScheduler(3, SCHEDULE)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"^`momentum` needs an optimizer that has one\. Received: Adagrad\.$"):
         clr.torch.LRScheduler(optim.Adagrad([parameter()]), SCHEDULE, MOMENTUM)
 
@@ -283,7 +364,7 @@ def test_state_is_the_step_and_the_schedules_as_plain_data() -> None:
     scheduler = clr.torch.LRScheduler(sgd(momentum=0.9), SCHEDULE, MOMENTUM)
     scheduler.step()
     state = scheduler.state_dict()
-    assert state == {"last_epoch": 1, "schedule": SCHEDULE.to_dict(), "momentum": MOMENTUM.to_dict()}
+    assert state == {"last_epoch": 1, "applied": True, "schedule": SCHEDULE.to_dict(), "momentum": MOMENTUM.to_dict()}
     assert saved(state) == state
 
 
@@ -380,31 +461,41 @@ def test_in_a_sequence() -> None:
 
 
 @pytest.mark.usefixtures("_quiet")
-def test_first_in_a_sequence_and_resumed() -> None:
-    def make() -> Any:
-        optimizer = sgd(lr=8.0)
-        second = schedulers.ConstantLR(optimizer, factor=0.5, total_iters=100)
-        first = clr.torch.LRScheduler(optimizer, SCHEDULE)
-        return optimizer, schedulers.SequentialLR(optimizer, [first, second], milestones=[6])
+@pytest.mark.parametrize("loaded", [("optimizer", "sequence"), ("sequence", "optimizer")], ids=" first, ".join)
+@pytest.mark.parametrize("first", ["ours", "theirs"])
+def test_in_a_sequence_saved_and_resumed_at_every_step(first: str, loaded: tuple[str, str]) -> None:
+    def make() -> dict[str, Any]:
+        optimizer = sgd(lr=0.05)
+        theirs = schedulers.ExponentialLR(optimizer, 0.9)
+        ours = clr.torch.LRScheduler(optimizer, clr.ramp(0.01, 0.05, 3))
+        order = [ours, theirs] if first == "ours" else [theirs, ours]
+        return {"optimizer": optimizer, "sequence": schedulers.SequentialLR(optimizer, order, milestones=[3])}
 
-    optimizer, sequence = make()
-    seen = []
-    for _ in range(10):
-        seen += applied(optimizer)
-        optimizer.step()
-        sequence.step()
-        state = saved({"optimizer": optimizer.state_dict(), "sequence": sequence.state_dict()})
-        optimizer, sequence = make()
-        optimizer.load_state_dict(state["optimizer"])
-        sequence.load_state_dict(state["sequence"])
-    assert seen[:6] == [rate(step) for step in range(6)]
+    def rates(parts: dict[str, Any], steps: int) -> list[float]:
+        seen = []
+        for _ in range(steps):
+            seen += applied(parts["optimizer"])
+            parts["optimizer"].step()
+            parts["sequence"].step()
+        return seen
+
+    ramp, fall = [0.01 + 0.04 / 3 * step for step in range(3)] + [0.05] * 9, [0.05 * 0.9**step for step in range(12)]
+    expected = ramp[:3] + fall[:9] if first == "ours" else fall[:3] + ramp[:9]
+    for start in range(12):
+        parts = make()
+        seen = rates(parts, start)
+        state = saved({name: part.state_dict() for name, part in parts.items()})
+        again = make()
+        for name in loaded:
+            again[name].load_state_dict(state[name])
+        assert seen + rates(again, 12 - start) == pytest.approx(expected, rel=1e-12), start
 
 
 @pytest.mark.usefixtures("_quiet")
 def test_in_a_chain() -> None:
     optimizer = groups("a", "b")
-    first = clr.torch.LRScheduler(optimizer, {"a": SCHEDULE})
-    second = clr.torch.LRScheduler(optimizer, {"b": OTHER})
+    first = clr.torch.LRScheduler(optimizer, {"a": SCHEDULE, "b": None})
+    second = clr.torch.LRScheduler(optimizer, {"a": None, "b": OTHER})
     chain = schedulers.ChainedScheduler([first, second], optimizer=optimizer)
     for step in range(6):
         assert applied(optimizer) == [rate(step), rate(step, "other")]
@@ -516,7 +607,7 @@ folder, drive, start, stop = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), i
 torch.manual_seed(0)
 x = torch.rand(64, 8, generator=torch.Generator().manual_seed(1))
 y = x.sum(1, keepdim=True).sin()
-schedule = clr.warmup(clr.triangular2(0.01, 0.1, 2.5, 3), 2)
+schedule = clr.warmup(clr.triangular2(0.01, 0.1, 2.5, step_size_down=3), 2)
 
 def train(start, stop, state, save):
     torch.manual_seed(0)

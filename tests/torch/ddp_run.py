@@ -84,7 +84,7 @@ whole = clr.torch.range_test(model, optimizer, loss_fn, batches, min_lr=1e-6, ma
 found["bounds"], found["stop"] = list(whole.bounds()), whole.stop
 found["restored"]["diverged"] = state(model, optimizer) == before
 
-repeated = clr.torch.range_test(model, optimizer, loss_fn, batches, accumulate=2, repeats=2, **RANGE)
+repeated = clr.torch.range_test(model, optimizer, loss_fn, batches, gradient_accumulation_steps=2, repeats=2, **RANGE)
 found["accumulated"] = [sweep.losses for sweep in repeated.sweeps]
 found["restored"]["accumulated"] = state(model, optimizer) == before
 
@@ -245,18 +245,17 @@ broken: dict[str, dict[str, Any]] = {
     "loader": {"loader": None},
     "optimizer": {"optimizer": None},
     "group": {"group": 7},
-    "accumulate": {"accumulate": 0},
+    "accumulate": {"gradient_accumulation_steps": 0},
     "range": {"max_lr": 1e-5},
     "limit": {"time_limit": -1.0},
     "metric": {"evaluate": 3},
     "also": {"also": [3]},
-    "option": {"no_option": 1},
-    "own step": {"loss_fn": None, "train_step": print},
+    "own step": {"loss_fn": None, "train_on_batch": print},
 }
 others: dict[str, dict[str, Any]] = {
     "steps": {"num_steps": 13},
     "repeats": {"repeats": 2},
-    "batches": {"accumulate": 2},
+    "batches": {"gradient_accumulation_steps": 2},
     "evaluation": {"evaluate": lambda: 1.0},
     "scaling": {"scaler": torch.amp.GradScaler("cpu", init_scale=8.0)},
     "parameters": {"optimizer": torch.optim.SGD([next(model.parameters())], lr=0.1)},

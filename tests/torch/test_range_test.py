@@ -176,7 +176,7 @@ def test_a_loader_with_a_generator_goes_on_where_it_was() -> None:
 
 PERSISTENT = """
 import clr, sys, torch
-from tests.test_range_test_torch import RANGE, data, start, train
+from tests.torch.test_range_test import RANGE, data, start, train
 
 class Noisy(torch.utils.data.Dataset):
     def __init__(self):
@@ -208,7 +208,7 @@ print(trained(True) == trained(False))
 @pytest.mark.parametrize("workers", ["fresh", "running"])
 def test_workers_that_persist_forget_the_test(workers: str) -> None:
     # In a process of its own, for workers are forks, and this one may have threads.
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     command = [sys.executable, "-c", PERSISTENT, workers]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     assert done.stdout == "True\n", done.stderr[-2000:]
@@ -515,7 +515,9 @@ def test_batches_accumulate() -> None:
 
     optimizer.register_step_post_hook(count)
     vars(model.body[3])["p"] = 0.0
-    test = clr.torch.range_test(model, optimizer, nn.CrossEntropyLoss(), batches, accumulate=2, **RANGE)
+    test = clr.torch.range_test(
+        model, optimizer, nn.CrossEntropyLoss(), batches, gradient_accumulation_steps=2, **RANGE
+    )
     assert updates == STEPS
     with torch.no_grad():
         first = [nn.functional.cross_entropy(model(x), y).item() for x, y in batches[:2]]
@@ -641,14 +643,14 @@ def test_loaders_of_any_length() -> None:
     assert clr.torch.range_test(model, optimizer, nn.CrossEntropyLoss(), [], **RANGE).stop == "data"
 
 
-def test_a_step_of_ones_own() -> None:
+def test_a_training_step_of_the_user() -> None:
     model, optimizer = start()
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 2)
     before = trace(model, optimizer, scheduler)
     batches, applied = [], []
     optimizer.register_step_pre_hook(lambda *_: applied.append(optimizer.param_groups[0]["lr"]))
 
-    def train_step(batch: Any) -> torch.Tensor:
+    def train_on_batch(batch: Any) -> torch.Tensor:
         batches.append(batch)
         optimizer.zero_grad(set_to_none=False)
         loss = nn.functional.cross_entropy(model(data().tensors[0]), data().tensors[1])
@@ -657,14 +659,14 @@ def test_a_step_of_ones_own() -> None:
         scheduler.step()
         return loss
 
-    test = clr.torch.range_test(model, optimizer, train_step=train_step, also=[scheduler], **RANGE)
+    test = clr.torch.range_test(model, optimizer, train_on_batch=train_on_batch, also=[scheduler], **RANGE)
     assert len(test.losses) == STEPS
     assert batches == [None] * STEPS
     assert applied == list(test.rates) == pytest.approx(np.geomspace(1e-4, 1e-2, STEPS))
     assert trace(model, optimizer, scheduler) == before
 
 
-def test_a_step_of_ones_own_with_a_scaler() -> None:
+def test_a_training_step_of_the_user_with_a_scaler() -> None:
     model, optimizer = start()
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
     before = trace(model, optimizer, scaler)
@@ -672,7 +674,7 @@ def test_a_step_of_ones_own_with_a_scaler() -> None:
     updates: list[tuple[int, float]] = []  # the step and the rate of each
     handle = optimizer.register_step_pre_hook(lambda *_: updates.append((len(losses), optimizer.param_groups[0]["lr"])))
 
-    def train_step(batch: Any) -> torch.Tensor:
+    def train_on_batch(batch: Any) -> torch.Tensor:
         optimizer.zero_grad()
         loss = 100 * nn.functional.cross_entropy(model(batch[0]), batch[1])  # scaled, an infinity in float32
         scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
@@ -682,7 +684,7 @@ def test_a_step_of_ones_own_with_a_scaler() -> None:
         return loss
 
     test = clr.torch.range_test(
-        model, optimizer, train_step=train_step, loader=loader(), scaler=scaler, diverge_at=1e9, **RANGE
+        model, optimizer, train_on_batch=train_on_batch, loader=loader(), scaler=scaler, diverge_at=1e9, **RANGE
     )
     handle.remove()
     made = [at for at, _ in updates]
@@ -772,13 +774,13 @@ def test_the_copy_is_hardly_larger_than_model_and_state(
 
     files: list[Path] = []
 
-    def train_step(batch: None) -> float:
+    def train_on_batch(batch: None) -> float:
         extra.append(storage(seen))
         files.extend(tmp_path.iterdir())
         return 1.0
 
     on_disk = written()
-    clr.torch.range_test(model, optimizer, train_step=train_step, repeats=2, **RANGE)
+    clr.torch.range_test(model, optimizer, train_on_batch=train_on_batch, repeats=2, **RANGE)
     assert written() - on_disk < needed / 10  # though whoever runs this may write a line
     assert needed <= sum(extra) <= 1.1 * needed
     assert len(extra) == 2 * STEPS
@@ -809,39 +811,50 @@ def test_batches_are_moved_to_the_device() -> None:
 def test_arguments_that_make_no_sense() -> None:
     model, optimizer = start()
     loss_fn = nn.CrossEntropyLoss()
-    for arguments, options, error, message in [
+    cases: Any = [
         ((None, optimizer, loss_fn, []), {}, TypeError, "`model` must be a torch.nn.Module. Received: None"),
         ((model, None, loss_fn, []), {}, TypeError, "`optimizer` must be a torch.optim.Optimizer. Received: None"),
-        ((model, optimizer), {}, TypeError, "one of `loss_fn`, `compute_loss` and `train_step` must be given"),
-        ((model, optimizer, loss_fn, []), {"train_step": print}, TypeError, "one of `loss_fn`"),
+        ((model, optimizer), {}, TypeError, "one of `loss_fn`, `compute_loss` and `train_on_batch` must be given"),
+        ((model, optimizer, loss_fn, []), {"train_on_batch": print}, TypeError, "one of `loss_fn`"),
         ((model, optimizer, 3, []), {}, TypeError, "`loss_fn` must be a function. Received: 3"),
         ((model, optimizer, loss_fn), {}, TypeError, "`loader` must be given"),
         ((model, optimizer, loss_fn, 3), {}, TypeError, "`loader` must be a DataLoader"),
         ((model, optimizer, loss_fn, [3]), {}, TypeError, "a batch must be inputs and a target"),
-        ((model, optimizer, loss_fn, []), {"accumulate": 0}, ValueError, "`accumulate` must be a whole number"),
+        (
+            (model, optimizer, loss_fn, []),
+            {"gradient_accumulation_steps": 0},
+            ValueError,
+            "`gradient_accumulation_steps` must be a whole number",
+        ),
         ((model, optimizer, loss_fn, []), {"min_lr": 0.0}, ValueError, "`min_lr` must be a finite number above 0"),
         ((model, optimizer, loss_fn, []), {"evaluate": 3}, TypeError, "`evaluate` must be a function"),
         ((model, optimizer, nn.CrossEntropyLoss(reduction="none"), loader()), {}, TypeError, "with one element"),
         ((nn.LazyLinear(3), optimizer, loss_fn, []), {}, ValueError, "must know the shapes"),
-    ]:
+    ]
+    for arguments, options, error, message in cases:
         before = trace(model, optimizer)
         with pytest.raises(error, match=message):
-            clr.torch.range_test(*arguments, **options)  # type: ignore[arg-type]
+            clr.torch.range_test(*arguments, **options)
         assert trace(model, optimizer) == before
 
 
-def test_a_group_without_a_rate_can_lead_no_others() -> None:
+def test_the_group_with_the_highest_rate_leads_the_others() -> None:
     model, _ = start()
     first, *rest = model.parameters()
     optimizer = torch.optim.SGD([{"params": [first], "lr": 0.0}, {"params": rest, "lr": 0.1}])
-    with pytest.raises(ValueError, match="the first group must have a rate above 0"):
+    applied = []
+    optimizer.register_step_pre_hook(lambda *_: applied.append([own["lr"] for own in optimizer.param_groups]))
+    test = clr.torch.range_test(model, optimizer, nn.CrossEntropyLoss(), loader(), **RANGE)
+    assert applied == [[0.0, rate] for rate in test.rates]
+    optimizer.param_groups[1]["lr"] = 0.0
+    with pytest.raises(ValueError, match="a group must have a rate above 0"):
         clr.torch.range_test(model, optimizer, nn.CrossEntropyLoss(), loader())
 
 
 def test_a_compiled_model_is_tested_too() -> None:
     model, optimizer = start()
     before = trace(model, optimizer)
-    compiled = torch.compile(model, backend="eager")
+    compiled: Any = torch.compile(model, backend="eager")
     test = clr.torch.range_test(compiled, optimizer, nn.CrossEntropyLoss(), loader(), **RANGE)
     assert len(test.losses) == STEPS
     assert trace(model, optimizer) == before
@@ -855,7 +868,7 @@ distributed.init_process_group("gloo", init_method=f"file://{sys.argv[1]}", rank
 model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(1, 1))
 optimizer = torch.optim.SGD(model.parameters())
 try:
-    clr.torch.range_test(model, optimizer, train_step=lambda batch: print("called"))
+    clr.torch.range_test(model, optimizer, train_on_batch=lambda batch: print("called"))
 except ValueError as error:
     print(error)
 sys.stdout.flush()
@@ -863,12 +876,12 @@ __import__("os")._exit(0)  # as ddp_run.py does
 """
 
 
-def test_a_step_of_ones_own_is_refused_where_there_may_be_several_processes(tmp_path: Path) -> None:
+def test_a_training_step_of_the_user_is_refused_where_there_may_be_several_processes(tmp_path: Path) -> None:
     command = [sys.executable, "-c", ALONE, str(tmp_path / "meeting")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
     assert done.stdout == (
-        "under DistributedDataParallel `loss_fn` or `compute_loss` is needed, not `train_step`, "
-        "so that all processes can agree when one fails.\n"
+        "`train_on_batch` is not supported under DistributedDataParallel, where all processes must agree when one "
+        "fails. Use `loss_fn` or `compute_loss`.\n"
     ), done.stderr[-2000:]
 
 
@@ -905,8 +918,11 @@ def test_several_processes(size: int, tmp_path: Path) -> None:
         assert (stop, losses.count(","), losses[-6:]) == ("non-finite", 3, ", nan)")
         # The losses of each step, by DistributedDataParallel itself and one more reduction.
         assert rank["losses"] == pytest.approx(rank.pop("plain"), rel=1e-5)
-        assert rank["bounds"] is not None
-        assert rank["accuracy"] is not None
+        assert 1e-6 < rank["bounds"][0] < rank["bounds"][1] < 1000
+        assert rank["stop"] in ("diverged", "non-finite")
+        # The mean of what the processes return: 0, 0.1, ...
+        assert [value for _, value in rank["accuracy"]] == pytest.approx([(size - 1) / 20] * 4)
+        assert [rate for rate, _ in rank["accuracy"]] == pytest.approx(np.geomspace(1e-4, 1e-2, STEPS)[2::3])
         assert {place: rank[place] for place in ("time", "data", "interrupted")} == {
             "time": "time",
             "data": "data",
@@ -932,13 +948,12 @@ def test_several_processes(size: int, tmp_path: Path) -> None:
             "loader": "TypeError: `loader` must be given",
             "optimizer": "TypeError: `optimizer` must be a torch.optim.Optimizer",
             "group": "ValueError: `group` must be the number or the name of a group",
-            "accumulate": "ValueError: `accumulate` must be",
+            "accumulate": "ValueError: `gradient_accumulation_steps` must be",
             "range": "ValueError: `max_lr` must be",
             "limit": "ValueError: `time_limit` must be",
             "metric": "TypeError: `evaluate` must be a function",
             "also": "AttributeError: ",
-            "option": "TypeError: ",
-            "own step": "ValueError: under DistributedDataParallel",
+            "own step": "ValueError: `train_on_batch` is not supported under DistributedDataParallel",
         }.items():
             assert failures.pop(place).startswith(message)
         assert not failures
