@@ -20,7 +20,7 @@ Data = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]  # inputs a
 
 @dataclass(frozen=True)
 class Task:
-    """A task. The rule was tuned on those that are marked so; the others were held out."""
+    """A task. The rule was tuned on the tasks with `tuning`; the others were held out."""
 
     name: str
     tuning: bool
@@ -33,7 +33,7 @@ class Task:
 
 
 def _split(x: Array, y: Array, seed: int, stratified: bool = True) -> list[Array]:
-    """Two fifths are held out, other ones for each seed: the inputs of both parts, then their targets."""
+    """Inputs to train on and to test on, then their targets. Each seed holds out another two fifths."""
     parts = train_test_split(x, y, test_size=0.4, random_state=seed, stratify=y if stratified else None)
     return list(parts)
 
@@ -70,7 +70,7 @@ def _diabetes(seed: int) -> Data:
 
 
 def _standardized(train: Array, test: Array) -> list[Array]:
-    """Both parts, by the mean and the spread of the one to train on."""
+    """Both parts, scaled by the mean and the standard deviation of the training part."""
     return [((part - train.mean(axis=0)) / train.std(axis=0)).astype(np.float32) for part in (train, test)]
 
 
@@ -210,6 +210,6 @@ TASKS = {
         Task("diabetes", False, 400, _diabetes, _table(10, 1), nn.functional.mse_loss, _explained),
     )
 }
-# Hours on two cores: for the study of schedules alone.
+# Takes hours on two cores; only the study of schedules uses it.
 LARGE = Task("chars_large", False, 3000, _long_chars, lambda: _Transformer(64, 64, 3), **_CLASSES)
 ALL = TASKS | {LARGE.name: LARGE}

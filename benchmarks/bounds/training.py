@@ -16,14 +16,14 @@ CYCLES = 4  # so that a training ends at the lower bound
 
 
 class Outcome(NamedTuple):
-    """What a training has come to: the metric on held-out data in points, None where it was lost."""
+    """The outcome of a training: the metric on held-out data in points (None if it was lost), and whether it diverged."""
 
     metric: float | None
     diverged: bool
 
 
 def optimizer_of(name: str, model: nn.Module) -> torch.optim.Optimizer:
-    """SGD with momentum, or AdamW as it comes."""
+    """SGD with momentum, or AdamW with its defaults."""
     if name == "sgd":
         return torch.optim.SGD(model.parameters(), lr=1e-7, momentum=0.9)
     return torch.optim.AdamW(model.parameters(), lr=1e-7)
@@ -59,7 +59,7 @@ def train(name: str, optimizer_name: str, seed: int, base_lr: float, max_lr: flo
 
 
 def fresh(name: str, optimizer_name: str, seed: int) -> tuple[Task, nn.Module, torch.optim.Optimizer, DataLoader[Any]]:
-    """A task at its start, with a loader of its batches."""
+    """A task with a new model, its optimizer and a loader of its batches."""
     task = ALL[name]
     torch.manual_seed(seed)
     x, y, _, _ = task.load(seed)
