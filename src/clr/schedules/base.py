@@ -44,7 +44,7 @@ class Schedule(ABC):
     [0.125, 0.375, 0.625, 0.875, 1.125, 0.875, 0.625, 0.375, 0.125]
     """
 
-    __slots__ = ("__weakref__", "_call")
+    __slots__ = ("__dict__", "__weakref__", "_call")  # PyTorch's LambdaLR asks for the first
     _call: Call
     autograph_info__: ClassVar[None] = None  # what `arrays.unconverted` sets, for calls of a schedule
 
@@ -149,7 +149,7 @@ class Schedule(ABC):
         """
         xp, steps = arrays.enter(step)
         following = steps + 1 if xp.scalar else xp.minimum(steps, xp.largest - 1) + 1
-        return xp.plain(self._cycle(xp, steps) != self._cycle(xp, following))
+        return xp.plain(self._cycle(xp, following) > self._cycle(xp, steps))  # in a graph, != compares objects
 
     def __mul__(self, factor: Any) -> "Schedule":
         """The schedule with every rate times ``factor``, a finite number, 0 or more: say, for a group of parameters.

@@ -298,11 +298,13 @@ class AfterEnd(_OfOne):
 
     schedule: Schedule
     rule: str
+    _cycles: int = field(init=False, compare=False)  # of the schedule until its end
 
     def __post_init__(self) -> None:
         checks.choice("rule", self.rule, get_args(AfterEndRule))
         if checked("schedule", self.schedule).total_steps is None:
             checks.fail(ValueError, "schedule", "one that has an end, for `after_end`", self.schedule)
+        self._set(_cycles=self.schedule.cycle(self._steps - 1))
 
     @property
     def _steps(self) -> int:
@@ -315,7 +317,7 @@ class AfterEnd(_OfOne):
 
     def _cycle(self, xp: Arrays[A], step: A, /) -> A:
         turn, own = self._located(xp, step)
-        return self.schedule._cycle(xp, own) + turn * self.schedule.cycle(self._steps - 1)  # type: ignore[no-any-return]
+        return self.schedule._cycle(xp, own) + turn * self._cycles  # type: ignore[no-any-return]
 
     def _located(self, xp: Arrays[A], step: A) -> tuple[Any, A]:
         """How often it has started again, and the schedule's own step."""
