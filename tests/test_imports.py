@@ -1,10 +1,18 @@
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import clr
+
 GUESTS = ["tensorflow", "keras", "torch", "jax", "optax", "numpy", "matplotlib"]
 GUARD = f"import sys; loaded = [name for name in {GUESTS} if name in sys.modules]; assert not loaded, loaded"
+
+# What a schedule may need is not needed to import the package, and takes most of the time that this would take.
+LATER = ["typing", "statistics", "inspect", "json", "random", "argparse", "dataclasses", "fractions", "re"]
+BARE = f"import sys; loaded = [name for name in {LATER} if name in sys.modules]; assert not loaded, loaded"
 
 
 def run(*lines: str) -> subprocess.CompletedProcess[str]:
@@ -32,7 +40,7 @@ def run(*lines: str) -> subprocess.CompletedProcess[str]:
         pytest.param(
             [
                 "import clr",
-                "schedule = clr.warmup(clr.warm_restarts(1.0, 8, cycle_mult=2) * 0.5, 4).clip(high=0.25)",
+                "schedule = clr.warmup(clr.warm_restarts(1.0, first_cycle=8, cycle_mult=2) * 0.5, 4).clip(high=0.25)",
                 "assert clr.from_json(schedule.to_json()) == schedule and clr.momentum(schedule)(0) == 0.95",
                 "assert clr.one_cycle(1.0, 100).after_end('repeat')(100) == 0.04",
             ],
@@ -55,6 +63,33 @@ def run(*lines: str) -> subprocess.CompletedProcess[str]:
 def test_no_guest_is_loaded(lines: list[str]) -> None:
     done = run(*lines, GUARD)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_import_loads_little_of_the_standard_library_too() -> None:
+    # Without `site`, which may load some of it for the environment.
+    command = [sys.executable, "-S", "-c", f"import sys; sys.path.insert(0, {str(Path(clr.__file__).parents[1])!r})"]
+    for lines, is_bare in ((["import clr"], True), (["import clr", "clr.Schedule"], False)):
+        program = "\n".join([command[-1], *lines, BARE])
+        done = subprocess.run([*command[:-1], program], capture_output=True, text=True, check=False)
+        assert (done.returncode == 0) is is_bare, done.stderr
+
+
+def test_every_public_name_is_in_each_of_the_lists_and_resolves() -> None:
+    source = ast.parse(Path(clr.__file__).read_text(encoding="utf-8"))
+    typed = next(node for node in source.body if isinstance(node, ast.If))
+    places = {
+        name.name: node.module
+        for node in typed.body
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("clr")
+        for name in node.names
+    }
+    modules = {name for name, module in places.items() if module == "clr"}
+    assert modules == set(clr._MODULES)
+    assert {name: module for name, module in places.items() if name not in modules} == clr._PLACES
+    assert clr.__all__ == sorted(clr._PLACES)
+    for name, module in clr._PLACES.items():
+        assert getattr(clr, name) is getattr(sys.modules[module], name)
+    assert {*clr.__all__, *clr._MODULES} <= set(dir(clr))
 
 
 def test_comparisons_are_loaded_when_they_are_asked_for() -> None:

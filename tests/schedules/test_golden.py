@@ -135,7 +135,13 @@ def table() -> list[Any]:
         for name, way in ways.items():
             for integer in integers:
                 # The second integer takes the same way once it is let in: one way of all groups, all ways of one.
-                some = GROUPS if integer == integers[0] or name in ("jit", "function") else ("paper",) if way is not compiled else ()
+                some = (
+                    GROUPS
+                    if integer == integers[0] or name in ("jit", "function")
+                    else ("paper",)
+                    if way is not compiled
+                    else ()
+                )
                 cases += [
                     pytest.param(
                         framework, way, integer, group, id=f"{framework}-{name}-{integer}-{group}", marks=marks

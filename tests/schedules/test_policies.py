@@ -82,7 +82,7 @@ def test_scale_fn_of_the_step_is_counted_from_0() -> None:
 
 
 @pytest.mark.parametrize("scale_mode", ["cycle", "iterations"])
-def test_scale_fn_is_given_the_ints_of_an_array_too(scale_mode: str) -> None:
+def test_scale_fn_is_given_the_ints_of_an_array_too(scale_mode: Any) -> None:
     seen: set[int] = set()
 
     def scale(x: int) -> float:

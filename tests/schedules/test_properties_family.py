@@ -132,7 +132,7 @@ def test_linear_phases_are_within_2_ulps_of_the_exact_rate(at: tuple[Plain, int]
 
 @PROFILE
 @given(st.lists(st.tuples(lr, whole), min_size=1, max_size=5), shape)
-def test_corners_at_whole_steps_have_their_levels_bit_for_bit(corners: list[tuple[float, int]], shape: str) -> None:
+def test_corners_at_whole_steps_have_their_levels_bit_for_bit(corners: list[tuple[float, int]], shape: Any) -> None:
     levels, lengths = zip(*corners, strict=True)
     schedule = clr.phases(levels, lengths[1:], shape)
     assert [schedule(sum(lengths[1 : number + 1])) for number in range(len(levels))] == list(levels)

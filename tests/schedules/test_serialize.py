@@ -373,3 +373,11 @@ def test_loading_imports_nothing_and_runs_nothing(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(ValueError, match="no scaling function is registered as 'os:system'"):
         clr.from_dict(CYCLIC | {"scale_fn": "os:system"})
     assert set(sys.modules) == before
+
+
+def test_from_json_reads_range_tests_too() -> None:
+    test = clr.range_test(lambda lr: 1 / (1 + 100 * lr) + lr**2, max_lr=100)
+    for again in (clr.from_json(test.to_json()), clr.from_dict(test.to_dict())):
+        assert isinstance(again, clr.RangeTest)
+        assert again.to_dict() == test.to_dict()
+        assert again.bounds() == test.bounds()

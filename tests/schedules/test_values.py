@@ -47,6 +47,7 @@ def test_the_text_and_the_data_of_each_are_the_call_that_made_it(row: Row) -> No
     schedule, data = made(row.schedule), {"clr": 1, **whole_call(row.schedule)}
     assert schedule.to_json() == json.dumps(data)  # word for word
     assert schedule.to_dict() == data
+    again: Any
     for again in (
         clr.from_dict(schedule.to_dict()),
         clr.from_json(json.dumps(data)),
@@ -190,8 +191,8 @@ def test_lengths_that_could_be_taken_for_rates_are_named() -> None:
         with pytest.raises(TypeError, match="takes 3 positional arguments"):
             call(0.1, 0.2, 10, 20)
     with pytest.raises(TypeError, match=r"warm_restarts\(\) takes 1 positional argument"):
-        clr.warm_restarts(0.001, 0.006)  # type: ignore[misc]
+        clr.warm_restarts(0.001, 0.006)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match=r"wsd\(\) takes 2 positional arguments"):
-        clr.wsd(0.1, 100, 10, 20)  # type: ignore[misc]
+        clr.wsd(0.1, 100, 10, 20)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match=r"warmup\(\) takes 2 positional arguments"):
-        clr.warmup(RAMP, 10, 0.5)  # type: ignore[misc]
+        clr.warmup(RAMP, 10, 0.5)  # type: ignore[call-arg]

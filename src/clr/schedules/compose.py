@@ -272,9 +272,9 @@ class Momentum(_OfOne):
         self._set(low=low, high=high, _lowest=lowest, _swing=highest - lowest)
 
     def _rate(self, xp: Arrays[A], step: A, /) -> A:
-        return self.mirror(xp, self.schedule._rate(xp, step))
+        return self._mirror(xp, self.schedule._rate(xp, step))
 
-    def mirror(self, xp: Arrays[A], rate: A) -> A:
+    def _mirror(self, xp: Arrays[A], rate: A) -> A:
         """The momentum that goes with a rate of the schedule."""
         height: Any = rate - self._lowest
         if self._swing:

@@ -91,7 +91,7 @@ class Plan:
         self._differ = any(isinstance(part, list | dict) for part in (self.schedule, self.momentum))
         # The mirror of the schedule itself needs no second look at the wave.
         mirrors = isinstance(momentum, Momentum) and momentum.schedule == schedule
-        self._mirror = momentum.mirror if mirrors and isinstance(momentum, Momentum) else None
+        self._mirror = momentum._mirror if mirrors and isinstance(momentum, Momentum) else None
         self._keys: list[str | None] = []  # of the momentum of each group, None where it is off
         rates = dict.fromkeys(float(group["lr"]) for group in groups)
         if isinstance(self.schedule, Schedule) and len(rates) > 1:
