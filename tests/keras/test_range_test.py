@@ -1,26 +1,13 @@
-"""The range test in Keras on one backend: what it measures, and that it leaves no trace.
-
-Keras chooses its backend once per process: test_range_test_keras.py runs these tests once for each of them.
-"""
+"""The range test on the backend of the process: what it measures, and that it leaves no trace."""
 
 import math
-import os
 import random
 import sys
 import tempfile
 import tracemalloc
 from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
-
-BACKEND = os.environ["KERAS_BACKEND"]
-if BACKEND == "tensorflow":  # two CPUs, which must be made before Keras is imported
-    import tensorflow as tf
-
-    tf.config.set_logical_device_configuration(
-        tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
-    )
 
 import keras
 import numpy as np
@@ -28,97 +15,30 @@ import pytest
 from keras import layers
 
 import clr
+from tests.keras.models import BACKEND, WARNS_OF_COPIES
+from tests.keras.transactions import (
+    ERRORS,
+    OPTIMIZERS,
+    RANGE,
+    SCHEDULE,
+    STEPS,
+    TARGETS,
+    Failing,
+    Noise,
+    X,
+    Y,
+    by_hand,
+    content,
+    fit,
+    linear,
+    number,
+    start,
+    trace,
+)
 
-STEPS = 6
-RANGE: dict[str, Any] = {"min_lr": 1e-4, "max_lr": 1e-2, "num_steps": STEPS}
-RANDOM = np.random.default_rng(1)
-X = RANDOM.normal(size=(40, 6)).astype(np.float32)
-Y = X[:, :3].argmax(axis=1).astype(np.int32)
-SCHEDULE = clr.triangular(0.01, 0.1, 3)
-OPTIMIZERS: dict[str, Callable[[], Any]] = {
-    "momentum": lambda: keras.optimizers.SGD(0.05, momentum=0.9),
-    "adamw": lambda: keras.optimizers.AdamW(0.01, amsgrad=True),
-    "schedule": lambda: keras.optimizers.SGD(clr.keras.LearningRateSchedule(SCHEDULE), momentum=0.9),
-    "callable": lambda: keras.optimizers.RMSprop(lambda: 0.01),
-    "accumulation": lambda: keras.optimizers.SGD(
-        clr.keras.LearningRateSchedule(SCHEDULE, 2), gradient_accumulation_steps=2
-    ),
-    "average": lambda: keras.optimizers.SGD(0.05, use_ema=True, ema_overwrite_frequency=2),
-    "scaled": lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.05), dynamic_growth_steps=2),
-}
-# Keras has not heard of the copies of NumPy 2.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning"),
-]
+pytestmark = WARNS_OF_COPIES
+
 each_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
-
-
-class Noise(layers.Layer):  # type: ignore[misc]
-    """Draws from Keras' global seeds, as a layer does that has none of its own."""
-
-    def call(self, x: Any, training: bool = False) -> Any:
-        if not training or BACKEND == "jax":  # where only a layer's own seeds can be drawn from
-            return x
-        return x + 0.1 * keras.random.normal(keras.ops.shape(x))
-
-
-def start(name: str = "momentum", built: bool = True, trained: int = 0, noise: bool = True, **options: Any) -> Any:
-    """A compiled model, with all that a test may change."""
-    keras.utils.set_random_seed(0)
-    parts = [
-        layers.Dense(8, kernel_regularizer="l2"),
-        layers.BatchNormalization(),
-        layers.Activation("relu"),
-        layers.Dropout(0.3),
-        *([Noise()] if noise else []),
-        layers.Dense(3),
-    ]
-    model = keras.Sequential([keras.Input((6,)), *parts] if built else parts)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(OPTIMIZERS[name](), loss, metrics=["accuracy"], **options)
-    if trained:
-        fit(model, trained)
-    return model
-
-
-def fit(model: Any, epochs: int) -> Any:
-    return model.fit(X, Y, batch_size=8, epochs=epochs, verbose=0).history
-
-
-def content(value: Any) -> Any:
-    """A value of which two are equal where they are equal bit for bit."""
-    strategy = getattr(value.value, "distribute_strategy", None)
-    parts = [value.value] if strategy is None else strategy.experimental_local_results(value.value)
-    arrays = [part.numpy() if BACKEND == "tensorflow" else keras.ops.convert_to_numpy(part) for part in parts]
-    return [(str(array.dtype), array.shape, array.tobytes()) for array in arrays]
-
-
-def number(variable: Any) -> float:
-    """The value of a variable."""
-    return float(np.frombuffer(content(variable)[0][2], content(variable)[0][0])[0])
-
-
-def trace(model: Any) -> dict[str, Any]:
-    """All that a range test could have left a trace in."""
-    optimizer = model.optimizer
-    inner = getattr(optimizer, "inner_optimizer", optimizer)
-    found = [*model.variables, *optimizer.variables, *model.metrics_variables]
-    result = {
-        "variables": [content(variable) for variable in found],
-        "identities": [*map(id, found)],
-        "rate": id(inner._learning_rate),
-        "iterations": number(inner._iterations),
-        "functions": [model.train_function, model.test_function, model.predict_function],
-        "stop": getattr(model, "stop_training", None),
-        "random": (random.getstate(), repr(np.random.get_state())),  # noqa: NPY002
-        "draws": content(keras.random.SeedGenerator(0).state),
-    }
-    if "torch" in sys.modules:
-        result["torch"] = sys.modules["torch"].get_rng_state().numpy().tobytes()
-    if BACKEND == "torch":
-        result["gradients"] = [id(part.grad) for part in model.parameters()]
-        result["modes"] = [part.training for part in model.modules()]
-    return result
 
 
 def skip_what_keras_cannot(name: str, trained: bool) -> None:
@@ -151,65 +71,6 @@ def test_training_goes_on_as_if_there_had_been_no_test(name: str, form: str) -> 
     tested = model()
     clr.keras.range_test(tested, X, Y, batch_size=8, repeats=2, **RANGE)
     assert fit(tested, 2) == without
-
-
-ERRORS = (RuntimeError, MemoryError, SystemExit, KeyboardInterrupt)
-
-
-class Failing:
-    """Raises at the n-th call, from a place that was chosen."""
-
-    def __init__(self, place: str) -> None:
-        self.place = place
-        self.error: type[BaseException] = RuntimeError
-        self.at = self.calls = 0
-
-    def __call__(self, place: str) -> None:
-        if place == self.place:
-            self.calls += 1
-            if self.calls == self.at:
-                raise self.error("on purpose")
-
-    def around_each_step(self, model: Any) -> None:
-        """Raises before and after what is compiled is run."""
-        make = model.make_train_function
-
-        def made(force: bool = False) -> None:
-            if model.train_function is None:
-                make()
-                compiled: Any = model.train_function
-
-                def function(*arguments: Any) -> Any:
-                    self("before")
-                    result = compiled(*arguments)
-                    self("after")
-                    return result
-
-                vars(model)["train_function"] = function
-
-        vars(model)["make_train_function"] = made
-        model.train_function = None
-        made()
-
-    def in_each_step(self, model: Any) -> None:
-        """Raises in the midst of a step, which is not compiled."""
-        dense, optimizer = model.layers[0], model.optimizer
-        call, apply = dense.call, optimizer.apply
-
-        def forward(x: Any, **options: Any) -> Any:
-            self("forward")
-            return call(x, **options)
-
-        def update(*arguments: Any) -> None:
-            apply(*arguments)
-            self("update")
-
-        vars(dense)["call"], vars(optimizer)["apply"] = forward, update
-
-    def __iter__(self) -> Iterator[Any]:
-        for at in range(0, 40, 8):
-            self("batch")
-            yield X[at : at + 8], Y[at : at + 8]
 
 
 @pytest.mark.parametrize("place", ["batch", "before", "after", "forward", "update", "evaluate"])
@@ -277,30 +138,6 @@ def test_a_model_that_could_not_be_built_is_as_before(error: type[BaseException]
     assert fit(tested, 2) == without
 
 
-def linear(optimizer: Any, before: Any = None, **options: Any) -> Any:
-    """A linear model of which each step can be told by hand, after a layer or none."""
-    keras.utils.set_random_seed(0)
-    model = keras.Sequential([keras.Input((6,)), *([before] if before else []), layers.Dense(1, use_bias=False)])
-    model.compile(optimizer, "mse", **options)
-    return model
-
-
-TARGETS = X.sum(axis=1, keepdims=True)
-
-
-def by_hand(model: Any, rates: Any, size: int = 8) -> list[float]:
-    """The losses of gradient descent over batches in order, in float64."""
-    weights = np.asarray(model.get_weights()[0], np.float64)
-    losses = []
-    for step, rate in enumerate(rates):
-        at = step * size % len(X)
-        x, y = X[at : at + size].astype(np.float64), TARGETS[at : at + size].astype(np.float64)
-        error = x @ weights - y
-        losses.append((error**2).mean())
-        weights = weights - rate * 2 * x.T @ error / len(x)
-    return losses
-
-
 @pytest.mark.parametrize("way", ["float", "schedule", "eager", "jit", "several"])
 def test_rates_and_losses_are_those_of_each_batch(way: str) -> None:
     rate = clr.keras.LearningRateSchedule(SCHEDULE) if way == "schedule" else 0.5
@@ -312,7 +149,7 @@ def test_rates_and_losses_are_those_of_each_batch(way: str) -> None:
     model = linear(keras.optimizers.SGD(rate), **options)
     for _ in range(2):
         model.train_on_batch(X[:8], TARGETS[:8])
-        arguments = {"batch_size": 8, "shuffle": False, "repeats": 2}
+        arguments: dict[str, Any] = {"batch_size": 8, "shuffle": False, "repeats": 2}
         test = clr.keras.range_test(model, X, TARGETS, **arguments, min_lr=1e-3, max_lr=0.3, num_steps=12)
         for sweep in test.sweeps:
             assert list(sweep.losses) == pytest.approx(by_hand(model, test.rates), rel=1e-4)
@@ -544,6 +381,7 @@ class Stateful(layers.Layer):  # type: ignore[misc]
     """Draws with a stateful operation of TensorFlow."""
 
     def call(self, x: Any, training: bool = False) -> Any:
+        tf = sys.modules["tensorflow"]
         return x + tf.random.normal(tf.shape(x)) if training else x
 
 
@@ -638,7 +476,7 @@ def test_arguments_that_make_no_sense() -> None:
     cases: list[Any] = [
         ((None, X, Y), {}, TypeError, "`model` must be a keras.Model. Received: None"),
         ((bare, X, Y), {}, ValueError, "`model` must be compiled"),
-        ((model, 3), {}, TypeError, "`data` must be arrays, a data set or something else to iterate over. Received: 3"),
+        ((model, 3), {}, TypeError, "`data` must be arrays, a data set or another iterable of batches. Received: 3"),
         ((model, X, Y[:3]), {}, ValueError, "the same number of samples. Received: \\[3, 40\\]"),
         ((model, X, 3), {}, TypeError, "must hold arrays. Received: 3"),
         ((model, [], None), {"sample_weight": Y}, TypeError, "`sample_weight` goes with arrays"),
@@ -669,143 +507,3 @@ def test_a_test_of_a_real_task() -> None:
     )
     model.fit(x[:1400], digits.target[:1400], epochs=10, verbose=0)
     assert model.evaluate(x[1400:], digits.target[1400:], verbose=0)[1] > 0.85
-
-
-on_tensorflow = pytest.mark.skipif(BACKEND != "tensorflow", reason="a strategy of TensorFlow")
-
-
-@cache
-def two_replicas() -> Any:
-    """The one strategy of this process: another would number what its replicas exchange from the start again."""
-    return tf.distribute.MirroredStrategy([device.name for device in tf.config.list_logical_devices("CPU")])
-
-
-@on_tensorflow
-@pytest.mark.parametrize("name", ["momentum", "schedule"])
-def test_replicas(name: str) -> None:
-    strategy = two_replicas()
-
-    def mirrored() -> Any:
-        with strategy.scope():
-            return start(name, noise=False)  # Keras makes its global seeds within a step, where replicas can not
-
-    assert strategy.num_replicas_in_sync == 2
-    without = fit(mirrored(), 2)
-    model = mirrored()
-    clr.keras.range_test(model, X, Y, batch_size=8, **RANGE)
-    before = trace(model)
-    test = clr.keras.range_test(model, X, Y, batch_size=8, **RANGE)
-    assert trace(model) == before
-    assert len(test.losses) == STEPS
-    assert fit(model, 2) == without
-    with strategy.scope():
-        simple = linear(keras.optimizers.SGD(0.1))
-    for data in (X, tf.data.Dataset.from_tensor_slices((X, TARGETS)).batch(8)):
-        own = {"batch_size": 8, "shuffle": False, "y": TARGETS} if data is X else {}
-        test = clr.keras.range_test(simple, data, min_lr=1e-3, max_lr=0.1, num_steps=12, **own)
-        assert list(test.losses) == pytest.approx(by_hand(simple, test.rates), rel=1e-4)
-    distributed = strategy.experimental_distribute_dataset(tf.data.Dataset.from_tensor_slices((X, TARGETS)).batch(8))
-    test = clr.keras.range_test(simple, distributed, min_lr=1e-3, max_lr=0.1, num_steps=12)
-    assert list(test.losses) == pytest.approx(by_hand(simple, test.rates), rel=1e-4)
-    with pytest.raises(ValueError, match="a sample for each of the 2 replicas"):
-        clr.keras.range_test(simple, X[:1], TARGETS[:1])
-
-
-@on_tensorflow
-def test_all_is_as_before_after_an_error_on_replicas() -> None:
-    strategy = two_replicas()
-    with strategy.scope():
-        model = start(noise=False)
-        model._symbolic_build(data_batch=(X, Y))
-    fail = Failing("")
-    fail.around_each_step(model)
-
-    def evaluate() -> float:
-        fail("evaluate")
-        return 1.0
-
-    options = {**RANGE, "num_steps": 3, "evaluate": evaluate, "evaluate_every": 1}
-    clr.keras.range_test(model, fail, **options)
-    before = trace(model)
-    for place in ("batch", "before", "after", "evaluate"):
-        for at in range(1, 4):
-            fail.place, fail.at, fail.calls, fail.error = place, at, 0, ERRORS[-at]
-            if fail.error is KeyboardInterrupt and not (place == "batch" and at == 1):
-                assert clr.keras.range_test(model, fail, **options).stop == "interrupted"
-            else:
-                with pytest.raises(fail.error, match="on purpose"):
-                    clr.keras.range_test(model, fail, **options)
-            assert fail.calls == at
-            assert trace(model) == before
-
-
-@on_tensorflow
-@pytest.mark.parametrize("replica", [0, 1])
-def test_all_is_as_before_after_an_error_on_one_replica(replica: int) -> None:
-    strategy = two_replicas()
-    with strategy.scope():
-        weight = tf.Variable(1.0)
-        own = tf.Variable(
-            0.0, synchronization=tf.VariableSynchronization.ON_READ, aggregation=tf.VariableAggregation.MEAN
-        )
-        generator = tf.random.Generator.from_seed(1)
-    fail = Failing(str(replica))
-
-    def on_a_replica() -> Any:
-        number = tf.distribute.get_replica_context().replica_id_in_sync_group
-        own.assign_add(1.0)
-        noise = generator.normal(())
-        fail(str(int(number)))
-        return noise**2
-
-    def train_step(rate: Any) -> Any:
-        weight.assign(weight * (1 - rate))
-        return strategy.run(on_a_replica)
-
-    def contents() -> list[bytes]:
-        holders = weight, own, generator.state
-        return [part.numpy().tobytes() for holder in holders for part in strategy.experimental_local_results(holder)]
-
-    train_step(0.5)
-    before = contents()
-    assert len(before) == 6
-    for at in range(1, STEPS + 1):
-        fail.at, fail.calls, fail.error = at, 0, ERRORS[at % len(ERRORS)]
-        if fail.error is KeyboardInterrupt:
-            assert clr.tensorflow.range_test(train_step, [weight, own, generator], **RANGE).stop == "interrupted"
-        else:
-            with pytest.raises(fail.error, match="on purpose"):
-                clr.tensorflow.range_test(train_step, [weight, own, generator], **RANGE)
-        assert fail.calls == at
-        assert contents() == before
-    fail.at = 0
-    test = clr.tensorflow.range_test(train_step, [weight, own, generator], repeats=3, diverge_at=1e9, **RANGE)
-    assert len({loss for sweep in test.sweeps for loss in sweep.losses}) == 3 * STEPS
-    assert contents() == before
-
-
-@on_tensorflow
-def test_a_step_of_ones_own_on_replicas() -> None:
-    strategy = two_replicas()
-    with strategy.scope():
-        weight = tf.Variable(1.0)
-        own = tf.Variable(
-            0.0, synchronization=tf.VariableSynchronization.ON_READ, aggregation=tf.VariableAggregation.MEAN
-        )
-
-    def replica(rate: Any) -> Any:
-        number = tf.distribute.get_replica_context().replica_id_in_sync_group
-        factor = tf.cast(number, tf.float32) + 1.0
-        own.assign(factor)
-        return (factor * weight) ** 2
-
-    @tf.function
-    def train_step(rate: Any) -> Any:
-        losses = strategy.run(replica, args=(rate,))
-        weight.assign(weight * (1 - rate))
-        return losses
-
-    test = clr.tensorflow.range_test(train_step, [weight, own], min_lr=0.25, max_lr=0.5, num_steps=2)
-    assert test.losses == (2.5, 2.5 * 0.75**2)
-    assert [float(part) for part in strategy.experimental_local_results(weight)] == [1.0, 1.0]
-    assert [float(part) for part in strategy.experimental_local_results(own)] == [0.0, 0.0]
