@@ -189,7 +189,7 @@ from pathlib import Path
 import jax, jax.numpy as jnp, numpy as np, optax, clr
 
 folder, first, steps = Path(sys.argv[1]), sys.argv[2] == "first", int(sys.argv[3])
-schedule = clr.warmup(clr.triangular2(0.01, 0.1, 2.5, 3), 2)
+schedule = clr.warmup(clr.triangular2(0.01, 0.1, 2.5, step_size_down=3), 2)
 if not first:
     schedule = clr.from_json((folder / "schedule.json").read_text())
 optimizer = optax.inject_hyperparams(optax.adam)(learning_rate=schedule, b1=clr.momentum(schedule))

@@ -398,7 +398,7 @@ def test_the_log_is_seen(log: _Log) -> None:
 def test_tracing_logs_nothing(log: _Log) -> None:
     schedules = [
         clr.triangular(0.01, 0.1, 20.3),
-        clr.exp_range(0.01, 0.1, 5, 9),
+        clr.exp_range(0.01, 0.1, 5, step_size_down=9),
         clr.cyclic(0.01, 0.1, 20, scale_fn=lambda cycle: 1 / cycle),
     ]
     step = tf.Variable(3)

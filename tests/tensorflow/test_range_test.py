@@ -1,4 +1,4 @@
-"""The range test of a TensorFlow step of one's own: what it measures, and that it leaves no trace.
+"""The range test of a TensorFlow training step: what it measures, and that it leaves no trace.
 
 Under a distribution strategy it is tested in keras_transactions.py, which has two CPUs.
 """

@@ -101,7 +101,7 @@ from pathlib import Path
 import numpy as np, tensorflow as tf, clr
 
 folder, first, steps, compiled = Path(sys.argv[1]), sys.argv[2] == "first", int(sys.argv[3]), sys.argv[4] == "xla"
-schedule = clr.warmup(clr.triangular2(0.01, 0.1, 2.5, 3), 2)
+schedule = clr.warmup(clr.triangular2(0.01, 0.1, 2.5, step_size_down=3), 2)
 mirror = clr.momentum(schedule)
 random = np.random.default_rng(0)
 x = tf.constant(random.normal(size=(64, 8)), tf.float32)
