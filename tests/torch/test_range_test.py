@@ -958,3 +958,94 @@ def test_several_processes(size: int, tmp_path: Path) -> None:
             assert failures.pop(place).startswith(message)
         assert not failures
     assert all(rank == ranks[0] for rank in ranks)
+
+
+class Holding(torch.optim.Optimizer):
+    """Holds another optimizer, as SAM and Lookahead do, and changes tensors, lists and dicts in place."""
+
+    def __init__(self, base: torch.optim.Optimizer) -> None:
+        self.base = base
+        self.slow = [[part.detach().clone() for part in group["params"]] for group in base.param_groups]
+        self.total = torch.zeros(1)
+        self.history: dict[str, list[int]] = {"calls": []}
+        super().__init__(base.param_groups, {})
+        self.param_groups = base.param_groups
+
+    def step(self, closure: Any = None) -> Any:
+        self.base.step()
+        self.total += 1
+        self.history["calls"].append(1)
+        for group, slow in zip(self.param_groups, self.slow, strict=True):
+            for part, copy in zip(group["params"], slow, strict=True):
+                copy += 0.5 * (part.detach() - copy)
+
+
+def test_an_optimizer_that_holds_another_is_as_before() -> None:
+    model, base = start()
+    optimizer = Holding(base)
+    train(model, optimizer, 2)
+
+    def own() -> Any:
+        return trace(model, base), content([optimizer.slow, optimizer.total, optimizer.history]), base.param_groups
+
+    before, held = own(), (optimizer.slow[0], optimizer.total, optimizer.history["calls"])
+    clr.torch.range_test(model, optimizer, nn.CrossEntropyLoss(), loader(), repeats=2, **RANGE)
+    assert own() == before
+    assert held == (optimizer.slow[0], optimizer.total, optimizer.history["calls"])
+
+
+def test_what_a_step_adds_freezes_or_replaces_is_as_before() -> None:
+    model, optimizer = start()
+    before = trace(model, optimizer)
+    body, groups = model.body, len(optimizer.param_groups)
+    first: Any = body[0]
+    last: Any = body[4]
+    weight, bias = first.weight, last.bias
+
+    def train_on_batch(batch: Any) -> torch.Tensor:
+        if len(optimizer.param_groups) == groups:
+            optimizer.add_param_group({"params": [nn.Parameter(torch.ones(2))]})
+            optimizer.param_groups[0]["params"].pop()
+            weight.requires_grad_(False)
+            last.bias = nn.Parameter(bias.detach() + 1)
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(batch[0]), batch[1])
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        return loss
+
+    clr.torch.range_test(model, optimizer, train_on_batch=train_on_batch, loader=loader(), repeats=2, **RANGE)
+    assert trace(model, optimizer) == before
+    assert last.bias is bias
+    assert len(optimizer.param_groups[0]["params"]) == len(list(model.parameters()))
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated")
+@pytest.mark.parametrize("norm", [nn.utils.weight_norm, nn.utils.spectral_norm])
+def test_weights_that_are_no_parameters_are_as_before(norm: Any) -> None:
+    torch.manual_seed(0)
+    model = norm(nn.Linear(6, 3))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model(torch.ones(2, 6))
+    weight, values = model.weight, content(model.weight)
+    before = trace(model, optimizer)
+    clr.torch.range_test(model, optimizer, nn.CrossEntropyLoss(), loader(), repeats=2, **RANGE)
+    assert trace(model, optimizer) == before
+    assert model.weight is weight
+    assert content(model.weight) == values
+
+
+def test_a_loader_in_a_wrapper_goes_on_where_it_was() -> None:
+    class Wrapper:
+        def __init__(self) -> None:
+            self.wrapped = loader(generator=torch.Generator().manual_seed(7))
+
+        def __iter__(self) -> Iterator[Any]:
+            yield from self.wrapped
+
+    model, optimizer = start()
+    without = train(model, optimizer, 9, Wrapper())
+    model, optimizer = start()
+    own = Wrapper()
+    clr.torch.range_test(model, optimizer, nn.CrossEntropyLoss(), own, **RANGE)
+    assert train(model, optimizer, 9, own) == without

@@ -54,8 +54,9 @@ def range_test(
     state of Python, NumPy, PyTorch and the loader. The copy for this takes as much memory as the model and the
     optimizer's state. If something cannot be put back, everything else is, and then its error is raised.
 
-    The test cannot put back what PyTorch does not know of: how far a one-way iterator has come, what a data set
-    remembers, and what a module counts outside of its ``get_extra_state``. It starts workers of its own, so the
+    Of an optimizer it puts back tensors, lists and dicts in its attributes too, and other optimizers that it holds, as
+    SAM does. It cannot put back how far a one-way iterator has come, what a data set remembers, and what a module
+    counts in attributes that are no tensors, unless its ``get_extra_state`` tells. It starts workers of its own, so the
     persistent workers of a loader stay as they are.
 
     Args:

@@ -8,10 +8,12 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, Sampler
 
 from clr.finder.transaction import put_back, random_state, seed_random
 
 Key = TypeVar("Key")
+_LOADERS = ("sampler", "batch_sampler", "loader", "_loader", "dataloader", "_dataloader")  # of a loader or a wrapper
 
 
 class Stateful(Protocol):
@@ -41,14 +43,7 @@ class Snapshot:
         self.parameters = list({id(part): part for part in chain(in_modules, in_groups)}.values())
         self._modules = Modules(modules, self.parameters, device)
         self._weights = Copy(self.parameters, device)
-        self._optimizer = optimizer
-        # Such as PyTorch's note of whether a scheduler was stepped too early, and what a scaler lends it for an update.
-        self._attributes = dict(vars(optimizer))
-        self._state = Copy(dict(optimizer.state), device)
-        self._groups = [
-            (group, group["params"], Copy({key: group[key] for key in group if key != "params"}, device))
-            for group in optimizer.param_groups
-        ]
+        self._optimizers = [_Optimizer(own, self.parameters, device) for own in _nested(optimizer)]
         self._scaler = scaler
         self._scaling = None if scaler is None else Copy(vars(scaler), device)
         self._also = [(thing, copy.deepcopy(thing.state_dict())) for thing in also]
@@ -62,21 +57,13 @@ class Snapshot:
             *(partial(self._restore_other, *pair) for pair in self._also),
             self._modules.restore,
             self._weights.restored,
-            self._restore_optimizer,
-            *(partial(self._restore_group, *group) for group in self._groups),
+            *(own.restore for own in self._optimizers),
             self._restore_scaler,
             *self._random,
         )
 
     def _restore_other(self, thing: Stateful, state: object) -> None:
         thing.load_state_dict(copy.deepcopy(state))
-
-    def _restore_optimizer(self) -> None:
-        _refill(vars(self._optimizer), self._attributes)
-        _refill(self._optimizer.state, self._state.restored())
-
-    def _restore_group(self, group: dict[str, Any], parameters: list[torch.Tensor], rest: "Copy") -> None:
-        _refill(group, {"params": parameters, **rest.restored()})
 
     def _restore_scaler(self) -> None:
         if self._scaling is not None:
@@ -85,6 +72,53 @@ class Snapshot:
     def restore_gradients(self) -> None:
         """Puts back the gradients."""
         self._modules.restore_gradients()
+
+
+class _Optimizer:
+    """An optimizer as it was: its attributes, the state of each parameter, and its groups."""
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, parameters: list[torch.Tensor], device: torch.device | str | None
+    ) -> None:
+        self._optimizer = optimizer
+        # Such as PyTorch's note of whether a scheduler was stepped too early, and what a scaler lends it for an update.
+        self._attributes = dict(vars(optimizer))
+        inner = [value for name, value in self._attributes.items() if name != "state"]
+        self._contents = _Contents(inner, parameters, device)
+        self._state = Copy(dict(optimizer.state), device)
+
+    def restore(self) -> None:
+        _refill(vars(self._optimizer), self._attributes)
+        put_back(self._contents.restore, self._restore_state)
+
+    def _restore_state(self) -> None:
+        _refill(self._optimizer.state, self._state.restored())
+
+
+class _Contents:
+    """The tensors, lists and dicts that values consist of. They keep their identity, and get their contents back."""
+
+    def __init__(self, values: list[Any], kept: list[torch.Tensor], device: torch.device | str | None) -> None:
+        self._restores: list[Callable[[], object]] = []
+        self._seen = set(map(id, kept))
+        for value in values:
+            self._keep(value, device)
+
+    def restore(self) -> None:
+        put_back(*self._restores)
+
+    def _keep(self, value: Any, device: torch.device | str | None) -> None:
+        if id(value) in self._seen:
+            return
+        self._seen.add(id(value))
+        if isinstance(value, torch.Tensor):
+            self._restores.append(_Kept(value, device).restore)
+        elif isinstance(value, dict):
+            self._restores.append(partial(_refill, value, dict(value)))
+        elif isinstance(value, list):
+            self._restores.append(partial(value.__setitem__, slice(None), list(value)))
+        for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():
+            self._keep(inner, device)
 
 
 class Modules:
@@ -96,8 +130,13 @@ class Modules:
         parts = [part for module in modules for part in module.modules()]
         self._extra = [(part, Copy(part.get_extra_state(), device)) for part in parts if _has_extra_state(part)]
         self._modes = [(part, part.training) for part in parts]
-        # By name, for a module may put another tensor in the place of its buffer.
-        self._buffers = [(part, dict(part._buffers)) for part in parts]
+        # By name, for a module may put another tensor in the place of one of these.
+        self._named = [(own, dict(own)) for part in parts for own in (part._parameters, part._buffers)]
+        # Tensors that are neither parameters nor buffers, such as the `weight` of the old `weight_norm`.
+        self._plain = [(vars(part), _tensors_in(vars(part))) for part in parts]
+        self._required = [(part, part.requires_grad) for part in parameters]
+        plain = [value for _, found in self._plain for value in found.values() if value.grad_fn is None]
+        self._plain_contents = Copy(plain, device)
         self._contents = Copy(
             list({id(part): part for module in modules for part in module.buffers()}.values()), device
         )
@@ -107,7 +146,7 @@ class Modules:
     def restore(self) -> None:
         """Puts back extra state, modes and buffers."""
         extra = (partial(self._restore_extra, *pair) for pair in self._extra)
-        put_back(*extra, self._restore_modes, self._contents.restored)
+        put_back(*extra, self._restore_modes, self._contents.restored, self._plain_contents.restored)
 
     def restore_gradients(self) -> None:
         """Puts back the gradients, which the test removes while it trains."""
@@ -119,8 +158,12 @@ class Modules:
     def _restore_modes(self) -> None:
         for part, training in self._modes:
             part.training = training
-        for part, buffers in self._buffers:
-            _refill(part._buffers, buffers)
+        for own, before in self._named:
+            _refill(own, before)
+        for attributes, tensors in self._plain:
+            attributes.update(tensors)
+        for parameter, required in self._required:
+            parameter.requires_grad_(required)
 
 
 class Copy:
@@ -181,11 +224,37 @@ def seed(number: int, loader: object) -> None:
 
 
 def _own_generators(loader: object) -> list[torch.Generator]:
-    """The random generators of a loader and its samplers."""
-    batch_sampler = getattr(loader, "batch_sampler", None)
-    holders = (loader, getattr(loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None))
-    found = [getattr(holder, "generator", None) for holder in holders]
-    return list({id(one): one for one in found if isinstance(one, torch.Generator)}.values())
+    """The random generators of a loader, its samplers, and the loaders that it wraps."""
+    found: dict[int, torch.Generator] = {}
+    met: set[int] = set()
+    waiting = [loader]
+    while waiting:
+        holder = waiting.pop()
+        met.add(id(holder))
+        if isinstance(own := getattr(holder, "generator", None), torch.Generator):
+            found[id(own)] = own
+        for name, value in getattr(holder, "__dict__", {}).items():
+            if isinstance(value, torch.Generator):
+                found[id(value)] = value
+            elif (isinstance(value, DataLoader | Sampler) or name in _LOADERS) and id(value) not in met:
+                waiting.append(value)
+    return list(found.values())
+
+
+def _nested(optimizer: torch.optim.Optimizer) -> list[torch.optim.Optimizer]:
+    """An optimizer and those that it holds, as SAM and Lookahead do."""
+    found: list[torch.optim.Optimizer] = []
+    waiting = [optimizer]
+    while waiting:
+        own = waiting.pop()
+        if not any(own is other for other in found):
+            found.append(own)
+            waiting += [value for value in vars(own).values() if isinstance(value, torch.optim.Optimizer)]
+    return found
+
+
+def _tensors_in(attributes: Mapping[str, object]) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in attributes.items() if isinstance(value, torch.Tensor)}
 
 
 def _has_extra_state(part: nn.Module) -> bool:
