@@ -16,7 +16,7 @@ CYCLES = 4  # so that a training ends at the lower bound
 
 
 class Outcome(NamedTuple):
-    """The outcome of a training: the metric on held-out data in points (None if it was lost), and whether it diverged."""
+    """The outcome of a training: the metric on held-out data in points, or None if it was lost, and if it diverged."""
 
     metric: float | None
     diverged: bool
