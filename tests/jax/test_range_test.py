@@ -154,7 +154,7 @@ KINDS: dict[str, Make] = {
     "optax-donated": lambda: _optax(lambda update: jax.jit(update, donate_argnums=0)),
     "in-place": _in_place,
     "ref": _ref,
-    **{f"nnx-{way}": partial(_nnx, way) for way in ("eager", "jit", "donated", "captured", "split")},
+    **{f"nnx-{way}": partial(_nnx, way) for way in ("eager", "donated", "captured", "split")},
     "equinox": _equinox,
 }
 each_kind = pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
@@ -187,20 +187,19 @@ def test_the_state_is_as_before_and_training_goes_on_as_if_there_had_been_no_tes
     test = clr.jax.range_test(update, state, BATCHES, repeats=2, diverge_at=1e9, **RANGE)
     assert trace(state) == before
     assert [len(sweep.losses) for sweep in test.sweeps] == [STEPS, STEPS]
-    # The first repeat is this very training, at these rates.
-    assert list(test.sweeps[0].losses) == pytest.approx(train(*make(), test.rates), rel=1e-6)
-    assert train(update, state, [0.05] * 5) == train(*make(), [0.05] * 5)
+    expected = train(*make(), test.rates)
+    assert list(test.sweeps[0].losses) == expected
+    assert train(update, state, test.rates) == expected
 
 
 @each_kind
-@pytest.mark.parametrize("error", [RuntimeError, SystemExit, KeyboardInterrupt])
-def test_the_state_is_as_before_after_an_error_at_any_step(make: Make, error: type[BaseException]) -> None:
+def test_the_state_is_as_before_after_an_error_at_any_step(make: Make) -> None:
     update, state = make()
     before = trace(state)
-    for at in (1, 3):
+    for at, error in ((1, RuntimeError), (1, KeyboardInterrupt), (3, SystemExit), (3, KeyboardInterrupt)):
         calls = 0
 
-        def failing(state: Any, batch: Any, lr: Any, at: int = at) -> Any:
+        def failing(state: Any, batch: Any, lr: Any, at: int = at, error: type[BaseException] = error) -> Any:
             nonlocal calls
             calls += 1
             random.random()
@@ -227,7 +226,11 @@ def test_a_real_interrupt_within_an_update() -> None:
         os.kill(os.getpid(), signal.SIGINT)
         return result
 
-    assert clr.jax.range_test(pressed, state, BATCHES, **RANGE).stop == "interrupted"
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        assert clr.jax.range_test(pressed, state, BATCHES, **RANGE).stop == "interrupted"
+    finally:
+        signal.signal(signal.SIGINT, handler)
     assert trace(state) == before
 
 

@@ -7,7 +7,8 @@ function is called.
 import math
 from functools import lru_cache
 from numbers import Real
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from clr import arrays, checks
 from clr.arrays.base import unconverted
@@ -16,16 +17,23 @@ from clr.schedules.policies import cyclic
 from clr.schedules.scaling import MODES
 from clr.schedules.wave import Row, Wave, length, repeating
 
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+    from numpy.typing import NDArray
+
+    Scalar: TypeAlias = float | NDArray[Any] | tf.Tensor | tf.Variable | keras.Variable
+
 POLICIES = ("triangular", "triangular2", "exp_range")
 
 
 @unconverted
 def cyclic_learning_rate(
-    global_step: Any,
-    learning_rate: Any = 0.01,
-    max_lr: Any = 0.1,
-    step_size: Any = 20.0,
-    gamma: Any = GAMMA,
+    global_step: "Scalar | None",
+    learning_rate: "Scalar" = 0.01,
+    max_lr: "Scalar" = 0.1,
+    step_size: "Scalar" = 20.0,
+    gamma: "Scalar" = GAMMA,
     mode: str = "triangular",
     name: str | None = None,
 ) -> Any:
@@ -75,14 +83,14 @@ def cyclic_learning_rate(
         ) from error
 
     mode = checks.choice("mode", mode, POLICIES)
-    global_step = arrays.unwrapped(global_step)
-    if not tf.is_tensor(global_step):  # as a variable is too
-        _, number = arrays.enter(global_step, "global_step")
+    counted: tf.Tensor = arrays.unwrapped(global_step)
+    if not tf.is_tensor(counted):  # as a variable is too
+        _, number = arrays.enter(counted, "global_step")
         if isinstance(number, int) and number > tf.int64.max:
             checks.fail(ValueError, "global_step", "far_step", number)
-        global_step = tf.constant(number, tf.int64)
-    if global_step.shape.rank:
-        raise ValueError(f"`global_step` must be a scalar. Received: {global_step!r}.")
+        counted = tf.constant(number, tf.int64)
+    if counted.shape.rank:
+        raise ValueError(f"`global_step` must be a scalar. Received: {counted!r}.")
     arguments = [arrays.unwrapped(value) for value in (learning_rate, max_lr, step_size, gamma)]
     rate_dtype = _dtype(tf, arguments[0])
     numbers = _numbers(tf, arguments)  # checks now what can be known now
@@ -90,8 +98,8 @@ def cyclic_learning_rate(
     fixed = None if may_change else _schedule(*numbers, mode)
 
     @unconverted
-    def rate() -> Any:
-        xp, step = arrays.enter(global_step, "global_step")
+    def rate() -> "tf.Tensor":
+        xp, step = arrays.enter(counted, "global_step")
         if xp.exact:
             schedule = fixed or _schedule(*_numbers(tf, arguments), mode)
             return xp.rates(schedule._rate(xp, step), rate_dtype)
@@ -99,7 +107,7 @@ def cyclic_learning_rate(
             result = fixed._rate(xp, step) if fixed else _traced(tf, xp, step, _numbers(tf, arguments), mode)
             return tf.identity(xp.rates(result, rate_dtype), name=scope)
 
-    def as_tensor(dtype: Any = None, name: str | None = None) -> Any:
+    def as_tensor(dtype: "tf.DType | None" = None, name: str | None = None) -> "tf.Tensor":
         return tf.cast(rate(), dtype or rate_dtype, name)
 
     rate.__tf_tensor__ = as_tensor  # type: ignore[attr-defined]  # for optimizers that convert and do not call
@@ -111,7 +119,7 @@ def _schedule(base_lr: float, max_lr: float, step_size: float, gamma: float, mod
     return cyclic(base_lr, max_lr, step_size, mode=mode, gamma=gamma)  # type: ignore[arg-type]  # it is checked
 
 
-def _dtype(tf: Any, learning_rate: Any) -> Any:
+def _dtype(tf: ModuleType, learning_rate: object) -> "tf.DType":
     """The dtype of the result: a float tensor's own, float32 for everything else."""
     try:
         dtype = tf.as_dtype(getattr(learning_rate, "dtype", tf.float32))
@@ -120,7 +128,7 @@ def _dtype(tf: Any, learning_rate: Any) -> Any:
     return dtype if dtype.is_floating else tf.float32
 
 
-def _numbers(tf: Any, arguments: list[Any]) -> list[Any]:
+def _numbers(tf: ModuleType, arguments: list[object]) -> list[Any]:
     """The arguments as they are now: checked Python numbers where they are known, tensors where not."""
     base_lr, max_lr, step_size, gamma = (_number(tf, value) for value in arguments)
     low = 0.0
@@ -138,7 +146,7 @@ def _numbers(tf: Any, arguments: list[Any]) -> list[Any]:
     return [base_lr, max_lr, step_size, gamma]
 
 
-def _number(tf: Any, value: Any) -> Any:
+def _number(tf: ModuleType, value: object) -> Any:
     """A scalar array, tensor or variable as a Python number where its value is known, else as a tensor."""
     if isinstance(value, Real) or not hasattr(value, "shape"):
         return value
@@ -153,7 +161,7 @@ def _number(tf: Any, value: Any) -> Any:
     return int(known) if tensor.dtype.is_integer else float(known)
 
 
-def _traced(tf: Any, xp: Any, step: Any, numbers: list[Any], mode: str) -> Any:
+def _traced(tf: ModuleType, xp: Any, step: "tf.Tensor", numbers: list[Any], mode: str) -> "tf.Tensor":
     """The rate where some of the numbers are known only when the graph runs.
 
     Nothing can be raised then: an upper bound below the lower one counts as equal to it, the shortest step size is
@@ -184,12 +192,12 @@ def _traced(tf: Any, xp: Any, step: Any, numbers: list[Any], mode: str) -> Any:
 class _FloatSteps:
     """The graph's functions, for steps and periods in float64."""
 
-    def __init__(self, tf: Any, graph: Any) -> None:
+    def __init__(self, tf: ModuleType, graph: object) -> None:
         self.tf, self.graph = tf, graph
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.graph, name)
 
-    def divmod(self, a: Any, b: Any) -> Any:
+    def divmod(self, a: "tf.Tensor", b: "tf.Tensor") -> tuple["tf.Tensor", "tf.Tensor"]:
         offset = self.tf.math.floormod(a, b)
         return self.tf.round((a - offset) / b), offset
