@@ -30,7 +30,7 @@ class Case:
     max_lr: float
     up: Fraction
     down: Fraction
-    mode: str
+    mode: Any
     gamma: float
 
     @property

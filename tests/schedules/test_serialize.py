@@ -116,7 +116,8 @@ def test_register_scale_is_a_decorator(names: None) -> None:
         return 0.5
 
     assert half(1) == 0.5
-    assert clr.from_dict(CYCLIC | {"scale_fn": "half"})(4) == 0.5
+    schedule: Any = clr.from_dict(CYCLIC | {"scale_fn": "half"})
+    assert schedule(4) == 0.5
 
 
 UNNAMED = "only a scaling function that clr.register_scale has named can be saved. Received: <built-in function abs>."
@@ -366,7 +367,8 @@ def test_loading_imports_nothing_and_runs_nothing(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("builtins.exec", refuse)
     monkeypatch.setattr("pickle.loads", refuse)
     monkeypatch.setattr("importlib.import_module", refuse)
-    assert clr.from_json(text)(1) == 0.4
+    schedule: Any = clr.from_json(text)
+    assert schedule(1) == 0.4
     for data in bad:
         with pytest.raises(ValueError, match="`kind` must be one of"):
             clr.from_dict(data)

@@ -31,10 +31,10 @@ def root(rise: Fraction, length: Fraction, sign: int) -> Slope:
     """A square root (Hägele et al. 2024, arXiv:2405.18392, section 4).
 
     At a part ``x`` of the way up, 1 - sqrt(1 - x) = x / (1 + sqrt(1 - x)), which keeps its digits where it is small.
-    ``turn`` is the part per tick.
+    ``turn`` is the length: the distance is divided by it, so the whole of it gives exactly 1.
     """
     gain = float(rise)
-    return gain, float(rise - Fraction(gain)), sign / float(length)
+    return gain, float(rise - Fraction(gain)), sign * float(length)
 
 
 SHAPES = {"linear": line, "cosine": cosine, "1-sqrt": root}

@@ -99,10 +99,10 @@ class Wave:
                 height = sin(height * turn)
                 height = height * height
             elif is_root:
-                # The way that is left is located too: nothing of 1.0 - height * turn is exact near the top.
+                # The way that is left is located too: nothing of 1.0 - height / turn is exact near the top.
                 top, above = tops[search(starts, place)]
-                left = abs((place - top + above if exact else xp.distance(place, top, above)) * turn)
-                height = height * turn / (xp.sqrt(left) + 1.0)
+                left = abs((place - top + above if exact else xp.distance(place, top, above)) / turn)
+                height = height / turn / (xp.sqrt(left) + 1.0)
             rise = height * gain
             # Scale.
             if scaling is not None:
