@@ -60,6 +60,7 @@ def test_the_expected_weights_depend_on_the_momentum(name: str) -> None:
     assert abs(by_definition(name, momenta=[0.75] * STEPS)[-1] / by_definition(name)[-1] - 1) > 0.01
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.compile
 @pytest.mark.parametrize("way", ["several", "eager", "jit"])
 def test_the_momentum_in_other_steps(way: str) -> None:
     if (BACKEND, way) == ("torch", "several"):

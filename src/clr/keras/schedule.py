@@ -1,6 +1,5 @@
 """A schedule as Keras' optimizers take it: computed from their own ``iterations``, inside the compiled step."""
 
-from functools import cache
 from typing import Any
 
 import keras
@@ -10,6 +9,8 @@ from clr.arrays import unwrapped
 from clr.arrays.base import unconverted
 from clr.schedules.base import Schedule
 from clr.schedules.serialize import from_dict
+
+_DTYPES: dict[str, Any] = {}  # of the backend, by name
 
 
 @keras.saving.register_keras_serializable(package="clr")
@@ -95,7 +96,8 @@ def value_of(schedule: Schedule, count: Any, each: int = 1) -> Any:
     return xp.rates(schedule._rate(xp, step), _dtype(keras.config.floatx()) if keras.ops.is_tensor(count) else None)
 
 
-@cache
 def _dtype(name: str) -> Any:
     """The backend's own dtype of this name."""
-    return keras.ops.convert_to_tensor(0.0, name).dtype
+    if name not in _DTYPES:  # a plain dict, for `torch.compile` warns of functools.cache
+        _DTYPES[name] = keras.ops.convert_to_tensor(0.0, name).dtype
+    return _DTYPES[name]
