@@ -87,6 +87,7 @@ def test_mixed_precision() -> None:
         keras.mixed_precision.set_global_policy("float32")
 
 
+@pytest.mark.filterwarnings("ignore:Explicitly requested dtype int64:UserWarning")  # JAX has it where it is enabled
 @pytest.mark.parametrize("dtype", ["int32", "int64"])
 def test_counts_of_any_integer_type(dtype: str) -> None:
     schedule = clr.keras.LearningRateSchedule(clr.triangular(0.25, 0.75, 4))
