@@ -33,7 +33,7 @@ _WAYS: Plain = {"shape": "linear", "cycle_mult": 1}
 _LENGTHS: Plain = {"max_lr": ..., "total_steps": ..., "warmup_steps": 0}
 # The arguments of each kind in order, with their defaults.
 ARGUMENTS: dict[str, Plain] = {
-    "join": {"schedules": ..., "boundaries": None},
+    "join": {"schedules": ..., "boundaries": None, "single_cycle": False},
     "momentum": {"schedule": ..., "low": 0.85, "high": 0.95},
     "multiple": {"schedule": ..., "factor": ...},
     "clip": {"schedule": ..., "low": 0.0, "high": None},
@@ -394,6 +394,9 @@ def limits(plain: Plain) -> tuple[Fraction, Fraction]:
 def marker(plain: Plain, step: int) -> Any:
     """What tells the cycle at a step from all others. The steps after the end are a cycle of their own."""
     match plain["kind"]:
+        case "join" if plain.get("single_cycle"):
+            end = total(plain)
+            return end is not None and step >= end
         case "join":
             begins = boundaries(plain)
             number = sum(begin <= step for begin in begins) - 1

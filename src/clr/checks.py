@@ -225,6 +225,13 @@ def whole(name: str, value: object) -> int:
     return int(value)
 
 
+def flag(name: str, value: object) -> bool:
+    """Yes or no."""
+    if not isinstance(value, bool):
+        fail(TypeError, name, "True or False", value)
+    return value
+
+
 def positive(name: str, value: object) -> float:
     """A finite number above 0."""
     result = number(name, value, "positive")

@@ -8,6 +8,7 @@ value yet, so it cannot be refused: a negative one counts as 0.
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from operator import mod
 from typing import Any, Protocol, TypeVar
 
 from clr import checks
@@ -44,11 +45,16 @@ class Arrays(Protocol[A]):
     """True on the host, where the rate is rounded once and a bad step is an error."""
     scalar: bool
     """True for a single number on the host."""
+    keeps: bool
+    """Whether what was prepared for one call may serve the next."""
     largest: int
     """The largest integer to compute with."""
 
     def divmod(self, a: A, b: Any, /) -> tuple[A, A]:
         """Floor quotient and remainder of integers."""
+
+    def modulo(self, a: A, b: Any, /) -> A:
+        """The remainder alone."""
 
     def where(self, condition: A, yes: Any, no: Any, /) -> A:
         """``yes`` or ``no``, element by element."""
@@ -104,9 +110,10 @@ def power(base: float, exponent: int) -> float:
 class Python:
     """A plain integer: the rate leaves as a float."""
 
-    exact = scalar = True
+    exact = scalar = keeps = True
     largest = 1 << 1024  # there is none; this is beyond any period
     divmod = divmod
+    modulo = mod
     sin = math.sin
     sqrt = math.sqrt
     search = bisect_right

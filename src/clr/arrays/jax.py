@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
-import jax
 from clr import checks
 from clr.arrays.base import Arrays, Columns, Enter, Row, ScaleFn, power
 
@@ -17,6 +17,7 @@ class Jax64:
     """Where 64-bit types are enabled."""
 
     exact = scalar = False
+    keeps = True
     integer, floating = jnp.int64, jnp.float64
     largest = jnp.iinfo(jnp.int64).max
     divmod = staticmethod(jnp.divmod)
@@ -30,6 +31,10 @@ class Jax64:
         if not (jnp.issubdtype(value.dtype, jnp.integer) or jnp.issubdtype(value.dtype, jnp.floating)):
             checks.fail(TypeError, name, "step", value)
         return jnp.maximum(value.astype(cls.integer), 0)
+
+    @classmethod
+    def modulo(cls, a: jax.Array, b: int) -> jax.Array:
+        return cls.divmod(a, b)[1]  # jax.Array.__mod__ takes no number beyond int32
 
     @staticmethod
     def where(condition: jax.Array, yes: jax.Array | float, no: jax.Array | float) -> jax.Array:

@@ -22,7 +22,7 @@ def _each(function: Callable[[Any], float], values: Numbers) -> Numbers:
 class NumPy:
     """Arrays of any shape: the rates leave as an array."""
 
-    exact = True
+    exact = keeps = True
     scalar = False
     largest = np.iinfo(np.int64).max
 
@@ -42,6 +42,10 @@ class NumPy:
     @staticmethod
     def divmod(a: Numbers, b: int) -> tuple[Numbers, Numbers]:
         return np.divmod(a, b)
+
+    @staticmethod
+    def modulo(a: Numbers, b: int) -> Numbers:
+        return a % b
 
     @staticmethod
     def where(condition: Numbers, yes: Numbers | float, no: Numbers | float) -> Numbers:

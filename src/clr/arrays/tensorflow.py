@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-
 import tensorflow as tf
+
 from clr import checks
 from clr.arrays.base import Arrays, Columns, Enter, Python, Row, ScaleFn
 from clr.arrays.numpy import Numbers, NumPy
@@ -24,6 +24,7 @@ class Graph:
     """Traced: a graph, a function, or what XLA compiles of one."""
 
     exact = scalar = False
+    keeps = True
     largest = tf.int64.max
     minimum = staticmethod(tf.minimum)
     maximum = staticmethod(tf.maximum)
@@ -41,6 +42,10 @@ class Graph:
     @staticmethod
     def divmod(a: tf.Tensor, b: tf.Tensor | int) -> tuple[tf.Tensor, tf.Tensor]:
         return a // b, a % b
+
+    @staticmethod
+    def modulo(a: tf.Tensor, b: tf.Tensor | int) -> tf.Tensor:
+        return a % b
 
     @staticmethod
     def where(condition: tf.Tensor, yes: Any, no: Any) -> tf.Tensor:

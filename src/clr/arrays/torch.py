@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+
 from clr import checks
 from clr.arrays.base import Arrays, Columns, Enter, Row, ScaleFn
 
@@ -12,6 +13,7 @@ class Torch:
     """Tensors on any device."""
 
     exact = scalar = False
+    keeps = True
     largest = torch.iinfo(torch.int64).max
 
     @staticmethod
@@ -23,6 +25,10 @@ class Torch:
     @staticmethod
     def divmod(a: torch.Tensor, b: int) -> tuple[torch.Tensor, torch.Tensor]:
         return a // b, a % b
+
+    @staticmethod
+    def modulo(a: torch.Tensor, b: int) -> torch.Tensor:
+        return a % b
 
     @staticmethod
     def where(condition: torch.Tensor, yes: torch.Tensor | float, no: torch.Tensor | float) -> torch.Tensor:
@@ -102,10 +108,16 @@ class Torch:
         return values
 
 
+class Compiled(Torch):
+    """Inside of `torch.compile`, which would compile anew when it finds that something was kept."""
+
+    keeps = False
+
+
 def enter_of(kind: type) -> Enter:
     """What lets in steps of a type."""
     return _enter
 
 
 def _enter(step: torch.Tensor, name: str) -> tuple[Arrays[torch.Tensor], torch.Tensor]:
-    return Torch, Torch.steps(step, name)
+    return Compiled if torch.compiler.is_compiling() else Torch, Torch.steps(step, name)

@@ -7,6 +7,7 @@ made it, and its methods find the functions that they hand over to.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from functools import wraps
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, ParamSpec, TypeVar, overload
@@ -44,8 +45,9 @@ class Schedule(ABC):
     [0.125, 0.375, 0.625, 0.875, 1.125, 0.875, 0.625, 0.375, 0.125]
     """
 
-    __slots__ = ("__dict__", "__weakref__", "_call")  # PyTorch's LambdaLR asks for the first
-    _call: Call
+    __slots__ = ("__dict__", "__weakref__", "_made")  # PyTorch's LambdaLR asks for the first
+    _policy: ClassVar[str]  # the one whose parameters are the fields
+    _made: Call
     autograph_info__: ClassVar[None] = None  # what `arrays.unconverted` sets, for calls of a schedule
 
     # What each kind of schedule says of itself. A step comes as the integers of a framework, and the rate leaves in
@@ -234,7 +236,15 @@ class Schedule(ABC):
     def __reduce__(self) -> tuple[Any, ...]:
         return made, tuple(self._call)
 
-    def _set(self, **values: Any) -> None:
+    @property
+    def _call(self) -> Call:
+        """The call that made it. What `dataclasses.replace` made is a call of its kind's own policy."""
+        if hasattr(self, "_made"):
+            return self._made
+        own: Any = self
+        return Call(self._policy, {item.name: getattr(self, item.name) for item in fields(own) if item.init})
+
+    def _set(self, **values: object) -> None:
         """Sets attributes of the frozen dataclass while it is made."""
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -261,7 +271,7 @@ def policy(function: Callable[P, S]) -> Callable[P, S]:
     def remembered(*positional: P.args, **named: P.kwargs) -> S:
         schedule = function(*positional, **named)
         given: dict[str, object] = {**dict(zip(names, positional, strict=False)), **named}
-        schedule._set(_call=Call(function.__name__, {name: _plain((defaults | given)[name]) for name in names}))
+        schedule._set(_made=Call(function.__name__, {name: _plain((defaults | given)[name]) for name in names}))
         return schedule
 
     POLICIES[function.__name__] = remembered

@@ -4,7 +4,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 from clr import checks
 from clr.arrays.base import A, Array, Arrays
@@ -12,13 +12,16 @@ from clr.schedules.base import AfterEndRule, Schedule, ended, policy
 
 
 @policy
-def join(schedules: Sequence[Schedule], boundaries: Sequence[int] | None = None) -> "Join":
+def join(
+    schedules: Sequence[Schedule], boundaries: Sequence[int] | None = None, *, single_cycle: bool = False
+) -> "Join":
     """One schedule after the other, each from its own step 0.
 
     Args:
         schedules: The schedules in order, one or more.
         boundaries: The steps at which each but the first begins, counted from 0 and growing: one less than there are
             schedules. By default each begins where the one before has come to its end (its ``total_steps``).
+        single_cycle: Whether all of it counts as one cycle, as the stages of `clr.cosine` do.
 
     Raises:
         TypeError, ValueError: An argument makes no sense, or a schedule without end is followed by another and no
@@ -31,7 +34,7 @@ def join(schedules: Sequence[Schedule], boundaries: Sequence[int] | None = None)
     >>> [schedule(step) for step in range(6)]
     [0.5, 0.5, 0.5, 0.0, 0.5, 1.0]
     """
-    return Join(schedules, boundaries)  # type: ignore[arg-type]  # which makes tuples of them
+    return Join(schedules, boundaries, single_cycle)  # type: ignore[arg-type]  # which makes tuples of them
 
 
 @policy
@@ -108,8 +111,10 @@ class _OfOne(Schedule):
 class Join(Schedule):
     """One schedule after the other: see `clr.join`."""
 
+    _policy: ClassVar[str] = "join"
     schedules: tuple[Schedule, ...]
     boundaries: tuple[int, ...] | None = None
+    single_cycle: bool = False
     _starts: tuple[int, ...] = field(init=False, compare=False)
     _cycles: tuple[int, ...] = field(init=False, compare=False)  # how many there are before each schedule
 
@@ -136,6 +141,7 @@ class Join(Schedule):
         cycles = [part.cycle(steps - 1) for part, steps in zip(schedules, lengths, strict=False)]
         self._set(
             schedules=schedules,
+            single_cycle=checks.flag("single_cycle", self.single_cycle),
             boundaries=tuple(starts[1:]),
             _starts=tuple(starts),
             _cycles=tuple(accumulate(cycles, initial=0)),
@@ -160,6 +166,9 @@ class Join(Schedule):
         return self._ask(xp, step, ask)
 
     def _cycle(self, xp: Arrays[A], step: A, /) -> A:
+        if self.single_cycle:
+            return ended(xp, step, xp.largest + 1 if self.total_steps is None else self.total_steps)
+
         def ask(number: int, own: Any) -> Any:
             return self.schedules[number]._cycle(xp, own) + self._cycles[number]
 
@@ -192,17 +201,10 @@ class Join(Schedule):
 
 
 @dataclass(frozen=True, repr=False, slots=True)
-class Stages(Join):
-    """Joined schedules that are the stages of one training, and so one cycle, such as `clr.cosine`."""
-
-    def _cycle(self, xp: Arrays[A], step: A, /) -> A:
-        return ended(xp, step, self._starts[-1] + (self.schedules[-1].total_steps or 0))
-
-
-@dataclass(frozen=True, repr=False, slots=True)
 class Multiple(_OfOne):
     """A schedule with every rate times a factor: see `Schedule.__mul__`."""
 
+    _policy: ClassVar[str] = "multiple"
     schedule: Schedule
     factor: float
 
@@ -228,6 +230,7 @@ class Multiple(_OfOne):
 class Clip(_OfOne):
     """A schedule that keeps to bounds: see `Schedule.clip`."""
 
+    _policy: ClassVar[str] = "clip"
     schedule: Schedule
     low: float = 0.0
     high: float | None = None
@@ -258,6 +261,7 @@ class Clip(_OfOne):
 class Momentum(_OfOne):
     """The mirror of a schedule: see `clr.momentum`."""
 
+    _policy: ClassVar[str] = "momentum"
     schedule: Schedule
     low: float = 0.85
     high: float = 0.95
@@ -296,6 +300,7 @@ class Momentum(_OfOne):
 class AfterEnd(_OfOne):
     """A schedule that does not just stay as it is at its end: see `Schedule.after_end`."""
 
+    _policy: ClassVar[str] = "after_end"
     schedule: Schedule
     rule: str
     _cycles: int = field(init=False, compare=False)  # of the schedule until its end

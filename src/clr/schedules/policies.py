@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from clr import checks
 from clr.schedules.base import Schedule, policy
-from clr.schedules.compose import Join, Stages, checked, join
+from clr.schedules.compose import Join, checked, join
 from clr.schedules.cyclic import GAMMA, Cyclic
 from clr.schedules.phases import Phases
 from clr.schedules.shapes import SHAPES
@@ -326,27 +326,30 @@ def wsd(
     """
     first, peak, lowest, up, total = _training(max_lr, total_steps, warmup_steps, min_lr)
     down = checks.count("decay_steps", decay_steps)
+    checks.choice("decay", decay, SHAPES)
     start = total - 1 - down  # of the decay
     if start < up:
         checks.fail(ValueError, "total_steps", f"above `warmup_steps` + `decay_steps`, {up} + {down}", total)
     legs = [(first, up), (peak, start - up), (peak, down)]
     kept = [leg for leg in legs if leg[1]][:-1]
-    fall = Phases((peak, lowest), (down,), checks.choice("decay", decay, SHAPES), down + 1)
+    fall = phases((peak, lowest), (down,), decay, down + 1)
     if not kept:
         return fall
-    rise = Phases((*(level for level, _ in kept), peak), tuple(steps for _, steps in kept))
-    return Stages((rise, fall), (start,))
+    rise = phases((*(level for level, _ in kept), peak), tuple(steps for _, steps in kept))
+    return join((rise, fall), (start,), single_cycle=True)
 
 
-def _up_and_down(max_lr: float, total_steps: int, warmup_steps: int, min_lr: float, shape: str) -> Schedule:
+def _up_and_down(max_lr: float, total_steps: int, warmup_steps: int, min_lr: float, shape: Shape) -> Schedule:
     first, peak, lowest, up, total = _training(max_lr, total_steps, warmup_steps, min_lr)
     down = total - 1 - up
     if down < 1:
         checks.fail(ValueError, "total_steps", f"above `warmup_steps` + 1, {up} + 1", total)
-    if not up or shape == "linear":
-        levels, lengths = ((first, peak, lowest), (up, down)) if up else ((peak, lowest), (down,))
-        return Phases(levels, lengths, shape, total)
-    return Stages((Phases((first, peak), (up,)), Phases((peak, lowest), (down,), shape, down + 1)), (up,))
+    if not up:
+        return phases((peak, lowest), (down,), shape, total)
+    if shape == "linear":
+        return phases((first, peak, lowest), (up, down), shape, total)
+    stages = phases((first, peak), (up,)), phases((peak, lowest), (down,), shape, down + 1)
+    return join(stages, (up,), single_cycle=True)
 
 
 def _training(
@@ -401,7 +404,7 @@ def one_cycle(
     first = peak / checks.divisor("div_factor", div_factor)
     last = first / checks.divisor("final_div_factor", final_div_factor)
     up = max(part * total - 1, Fraction(0))
-    if three_phase:
+    if checks.flag("three_phase", three_phase):
         if part > Fraction(1, 2):
             checks.fail(ValueError, "pct_start", "at most 0.5 with `three_phase`", pct_start)
         corners = [(Fraction(0), first), (up, peak), (2 * up, first), (Fraction(total - 1), last)]

@@ -71,6 +71,8 @@ class Wave:
 
     def formula(self, xp: Arrays[A]) -> Callable[[A], A]:
         """The formula for a framework, as a function of the step that is prepared once for all steps."""
+        if not xp.keeps:
+            return self._formula(xp)
         if xp not in self._prepared:
             self._prepared[xp] = self._formula(xp)
         return self._prepared[xp]
@@ -91,7 +93,7 @@ class Wave:
                 place = step
                 cycle, foot, rest, low, high, gain, lost, turn = table[search(starts, place)]
             else:
-                place = step % period if is_whole else wave._locate(xp, step)[1]
+                place = xp.modulo(step, period) if is_whole else wave._locate(xp, step)[1]
                 cycle, foot, rest, low, high, gain, lost, turn = table[search(starts, place)]
             height = place - foot + rest if exact else xp.distance(place, foot, rest)
             # Height.

@@ -198,6 +198,9 @@ class _FloatSteps:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.graph, name)
 
+    def modulo(self, a: "tf.Tensor", b: "tf.Tensor") -> "tf.Tensor":
+        return self.tf.math.floormod(a, b)
+
     def divmod(self, a: "tf.Tensor", b: "tf.Tensor") -> tuple["tf.Tensor", "tf.Tensor"]:
         offset = self.tf.math.floormod(a, b)
         return self.tf.round((a - offset) / b), offset
