@@ -68,6 +68,9 @@ class Arrays(Protocol[A]):
     def distance(self, a: A, b: Any, rest: Any, /) -> A:
         """The distance of two non-negative integers and a rest, as a float of the working precision."""
 
+    def nearer(self, place: A, period: Any, /) -> A:
+        """The distance to the nearer end of a period, as a float of the working precision."""
+
     def sin(self, values: A, /) -> A:
         """The sine of floats."""
 
@@ -135,6 +138,10 @@ class Python:
     @staticmethod
     def distance(a: float, b: float, rest: float) -> float:
         return abs(a - b) + rest
+
+    @staticmethod
+    def nearer(place: float, period: float) -> float:
+        return min(place, period - place)
 
     @staticmethod
     def table(rows: Sequence[Row]) -> tuple[Row, ...]:

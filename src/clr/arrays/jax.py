@@ -42,7 +42,12 @@ class Jax64:
 
     @classmethod
     def distance(cls, a: jax.Array, b: jax.Array | int, rest: jax.Array | float) -> jax.Array:
+        b = jnp.asarray(b, cls.integer)
         return cls.real(jnp.maximum(a, b) - jnp.minimum(a, b)) + rest  # unsigned integers have no negative difference
+
+    @classmethod
+    def nearer(cls, place: jax.Array, period: int) -> jax.Array:
+        return cls.real(jnp.minimum(place, cls.integer(period) - place))
 
     @classmethod
     def search(cls, starts: Sequence[int], step: jax.Array) -> jax.Array:

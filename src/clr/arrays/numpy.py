@@ -68,6 +68,10 @@ class NumPy:
         return np.abs(a - b) + rest
 
     @staticmethod
+    def nearer(place: Numbers, period: int) -> Numbers:
+        return NumPy.minimum(place, period - place)
+
+    @staticmethod
     def sin(values: Numbers) -> Numbers:
         return _each(math.sin, values)
 

@@ -62,6 +62,10 @@ class Graph:
         return whole if isinstance(rest, float) and not rest else whole + rest
 
     @staticmethod
+    def nearer(place: tf.Tensor, period: tf.Tensor | int) -> tf.Tensor:
+        return Graph.real(tf.minimum(place, period - place))
+
+    @staticmethod
     def search(starts: Sequence[Any], step: tf.Tensor) -> tf.Tensor:
         if len(starts) < 2:
             return step >= starts[0] if starts else step

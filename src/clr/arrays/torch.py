@@ -53,6 +53,10 @@ class Torch:
         return whole if isinstance(rest, float) and not rest else whole + rest
 
     @staticmethod
+    def nearer(place: torch.Tensor, period: int) -> torch.Tensor:
+        return Torch.real(torch.minimum(place, period - place))
+
+    @staticmethod
     def sin(values: torch.Tensor) -> torch.Tensor:
         return torch.sin(values)
 

@@ -56,6 +56,7 @@ class Wave:
         shape: How a rate climbs a slope, a key of `SHAPES`.
         period: The length of a cycle that repeats, in ticks; None for slopes that do not.
         ticks: How many ticks a step has.
+        even: Whether the slope down of a cycle is the slope up, backwards.
         scaling: What happens to the height over the cycles, None for nothing.
         bound: What the scaling is bound to.
     """
@@ -65,6 +66,7 @@ class Wave:
     shape: str
     period: Any = None
     ticks: int = 1
+    even: bool = False
     scaling: Scaling | None = None
     bound: Any = None
     _prepared: dict[Any, Callable[[Any], Any]] = field(default_factory=dict, init=False, repr=False)
@@ -84,6 +86,7 @@ class Wave:
         is_cosine, is_root, is_whole = wave.shape == "cosine", wave.shape == "1-sqrt", wave.ticks == 1
         # Names for what the host asks for at every step. Few, since each call of a closure copies them all.
         starts, period, scaling, exact, scalar = wave.starts, wave.period, wave.scaling, xp.exact, xp.scalar
+        folds = wave.even
         search: Callable[..., Any] = xp.search
         sin: Callable[[Any], Any] = xp.sin
 
@@ -93,9 +96,13 @@ class Wave:
                 place = step
                 cycle, foot, rest, low, high, gain, lost, turn = table[search(starts, place)]
             else:
-                place = xp.modulo(step, period) if is_whole else wave._locate(xp, step)[1]
+                located = None if is_whole else wave._locate(xp, step)
+                place = xp.modulo(step, period) if located is None else located[1]
                 cycle, foot, rest, low, high, gain, lost, turn = table[search(starts, place)]
-            height = place - foot + rest if exact else xp.distance(place, foot, rest)
+            if exact:
+                height = place - foot + rest
+            else:
+                height = xp.nearer(place, period) if folds else xp.distance(place, foot, rest)
             # Height.
             if is_cosine:
                 height = sin(height * turn)
@@ -109,7 +116,7 @@ class Wave:
             # Scale.
             if scaling is not None:
                 if period is not None:
-                    cycle = (xp.divmod(step, period) if is_whole else wave._locate(xp, step))[0]
+                    cycle = (located or xp.divmod(step, period))[0]
                 elif not scalar:
                     cycle = step * 0 + cycle  # it may be one and the same for all steps
                 scale = scaling(wave.bound, xp, step, cycle)
@@ -157,6 +164,8 @@ class Wave:
             rows = tuple([_before(row, xp.largest) for row in rows[: len(starts) + 1]])
         if not xp.exact:
             rows = tuple([_rounded_row(row) for row in rows])
+            if self.even:  # of two tensors, a choice costs more than a minimum
+                starts, rows = (), rows[:1]
         return replace(self, starts=starts, rows=rows)
 
     def _locate(self, xp: Arrays[A], step: A) -> tuple[A, A]:
@@ -205,7 +214,7 @@ def repeating(low: float, high: float, up: Fraction, down: Fraction, shape: str)
     if not up:
         return Wave((), (falling,), shape, period, ticks)
     rising = Row(0, 0, 0.0, low, high, *kind(rise, up * ticks, 1), top)
-    return Wave((int(up * ticks) + 1,), (rising, falling), shape, period, ticks)
+    return Wave((int(up * ticks) + 1,), (rising, falling), shape, period, ticks, up == down)
 
 
 class Leg(NamedTuple):

@@ -15,7 +15,7 @@ from clr.arrays.base import unconverted
 from clr.schedules.cyclic import GAMMA, Cyclic
 from clr.schedules.policies import cyclic
 from clr.schedules.scaling import MODES
-from clr.schedules.wave import Row, Wave, length, repeating
+from clr.schedules.wave import Row, Wave, length
 
 if TYPE_CHECKING:
     import keras
@@ -176,17 +176,14 @@ def _traced(tf: ModuleType, xp: Any, step: "tf.Tensor", numbers: list[Any], mode
         # Steps below 2**53 are whole in float64, and its remainder is exact for a fractional step size too.
         xp, step = _FloatSteps(tf, xp), real(step)
         up = tf.maximum(real(step_size), 0.001)
-        ticks, period, starts = 1, 2 * up, (up,)
+        ticks, period = 1, 2 * up
     else:
-        unit = repeating(0.0, 1.0, length(step_size), length(step_size), "linear")
-        ticks, period, starts = unit.ticks, unit.period, unit.starts
-        up = period // 2
+        half = length(step_size)
+        ticks, up = half.denominator, half.numerator
+        period = 2 * up
     gain = (max_lr - base_lr) / real(up)
-    rows = (
-        Row(0, 0 * period, 0.0, base_lr, max_lr, gain, 0.0, 0.0),
-        Row(0, period, 0.0, base_lr, max_lr, gain, 0.0, 0.0),
-    )
-    return Wave(starts, rows, "linear", period, ticks, MODES[mode].scaling, gamma).formula(xp)(step)
+    slope = Row(0, 0, 0.0, base_lr, max_lr, gain, 0.0, 0.0)
+    return Wave((), (slope,), "linear", period, ticks, True, MODES[mode].scaling, gamma).formula(xp)(step)
 
 
 class _FloatSteps:
