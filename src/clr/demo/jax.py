@@ -1,17 +1,20 @@
-"""Trains in JAX: a schedule is what Optax takes, and is computed inside of the compiled update."""
+"""Trains in JAX: Optax takes the schedule as it is, and computes it inside the compiled update."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 import optax
 
 import clr
-from clr.demo.training import MOMENTUM, TEST_STEPS, Rates, Run, digits, record, start, test_batches
+from clr.demo.training import MOMENTUM, Images, Labels, Rates, Run, digits, record, start, test_batches
+
+Weights: TypeAlias = list[jax.Array]
+State: TypeAlias = tuple[Weights, optax.OptState]
 
 
-def network(weights: Any, images: Any) -> Any:
+def network(weights: Weights, images: jax.Array) -> jax.Array:
     """The logits of images."""
     kernel, bias, kernel2, bias2, matrix, bias3 = weights
     hidden = jax.nn.relu(_convolution(images, kernel) + bias)
@@ -20,7 +23,7 @@ def network(weights: Any, images: Any) -> Any:
     return hidden.reshape(len(images), -1) @ matrix + bias3
 
 
-def loss_of(weights: Any, images: Any, labels: Any) -> Any:
+def loss_of(weights: Weights, images: jax.Array, labels: jax.Array) -> jax.Array:
     """The mean loss of a batch."""
     return optax.softmax_cross_entropy_with_integer_labels(network(weights, images), labels).mean()
 
@@ -29,52 +32,48 @@ def range_test() -> clr.RangeTest:
     """Finds the rates of the demonstration."""
     weights = [jnp.asarray(part) for part in start(0, 1)[0]]
     optimizer = optax.trace(MOMENTUM)
-    state = optimizer.init(weights)
-    batches = iter(test_batches())
 
     @jax.jit
-    def updated(rate: Any, weights: Any, state: Any, images: Any, labels: Any) -> tuple[Any, Any, Any]:
-        loss, gradients = jax.value_and_grad(loss_of)(weights, images, labels)
-        changes, state = optimizer.update(gradients, state)
-        return jax.tree.map(lambda weight, change: weight - rate * change, weights, changes), state, loss
+    def update(state: State, batch: tuple[jax.Array, jax.Array], lr: jax.Array) -> tuple[State, jax.Array]:
+        weights, trace = state
+        loss, gradients = jax.value_and_grad(loss_of)(weights, *batch)
+        changes, trace = optimizer.update(gradients, trace)
+        return (jax.tree.map(lambda weight, change: weight - lr * change, weights, changes), trace), loss
 
-    def train_step(rate: float) -> Any:
-        nonlocal weights, state
-        weights, state, loss = updated(rate, weights, state, *next(batches))
-        return loss
-
-    return clr.range_test(train_step, num_steps=TEST_STEPS)
+    batches = test_batches()
+    return clr.jax.range_test(update, (weights, optimizer.init(weights)), batches, num_steps=len(batches))
 
 
-def train(policy: str, seed: int, steps: int, rates: Rates) -> Iterator[Run]:
-    """Trains for ``steps`` updates; gives the run, grown by one step, after each of them."""
+def train(policy: str, seed: int, total_steps: int, rates: Rates) -> Iterator[Run]:
+    """Trains for ``total_steps`` updates, and gives the run after each of them."""
     _, _, x_test, y_test = digits()
-    initial, batches = start(seed, steps)
-    weights = [jnp.asarray(part) for part in initial]
-    # Which is optax.sgd(schedule, MOMENTUM), but keeps the rate that it has applied in its state.
+    initial, batches = start(seed, total_steps)
+    # This is optax.sgd(schedule, MOMENTUM) that also keeps the rate that it has applied in its state.
     optimizer = optax.inject_hyperparams(optax.sgd, static_args="momentum")(
-        learning_rate=rates.schedule(policy, steps), momentum=MOMENTUM
+        learning_rate=rates.schedule(policy, total_steps), momentum=MOMENTUM
     )
-    state = optimizer.init(weights)
+    weights = [jnp.asarray(part) for part in initial]
+    state: State = weights, optimizer.init(weights)
 
     @jax.jit
-    def updated(weights: Any, state: Any, images: Any, labels: Any) -> tuple[Any, Any, Any]:
+    def updated(state: State, images: jax.Array, labels: jax.Array) -> tuple[State, jax.Array]:
+        weights, opt_state = state
         loss, gradients = jax.value_and_grad(loss_of)(weights, images, labels)
-        changes, state = optimizer.update(gradients, state)
-        return optax.apply_updates(weights, changes), state, loss
+        changes, opt_state = optimizer.update(gradients, opt_state)
+        return (optax.apply_updates(weights, changes), opt_state), loss
 
-    def update(images: Any, labels: Any) -> tuple[Any, Any]:
-        nonlocal weights, state
-        weights, state, loss = updated(weights, state, images, labels)
-        return loss, state.hyperparams["learning_rate"]
+    def update(images: Images, labels: Labels) -> tuple[jax.Array, jax.Array]:
+        nonlocal state
+        state, loss = updated(state, images, labels)
+        return loss, state[1].hyperparams["learning_rate"]
 
     @jax.jit
-    def accuracy_of(weights: Any) -> Any:
+    def accuracy_of(weights: Weights) -> jax.Array:
         guesses = network(weights, x_test).argmax(axis=1)
         return (guesses == y_test).mean()
 
-    yield from record(Run("jax", policy, seed), batches, update, lambda: accuracy_of(weights))
+    yield from record(Run("jax", policy, seed), batches, update, lambda: accuracy_of(state[0]))
 
 
-def _convolution(images: Any, kernel: Any) -> Any:
+def _convolution(images: jax.Array, kernel: jax.Array) -> jax.Array:
     return jax.lax.conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))

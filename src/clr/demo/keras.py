@@ -1,14 +1,13 @@
 """Trains in Keras, on TensorFlow: the schedule of `clr.keras.LearningRateSchedule` follows the optimizer's iterations.
 
-Keras' momentum gathers steps, that is gradients times the rates of their time; that of the other three gathers
-gradients, and multiplies the sum by the rate of now. The two are the same as long as the rate is.
+Keras' momentum sums up gradients times the rates of their steps. That of the other three sums up gradients, and
+multiplies the sum by the present rate. The two are the same as long as the rate stays the same.
 """
 
 import os
 from collections.abc import Iterator
-from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its start-up notices are no part of the demonstration
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # hides the notices of its start
 os.environ["KERAS_BACKEND"] = "tensorflow"
 
 import keras
@@ -16,13 +15,13 @@ import tensorflow as tf
 from keras import layers
 
 import clr
-from clr.demo.training import MOMENTUM, TEST_STEPS, Rates, Run, digits, record, start, test_batches
+from clr.demo.training import MOMENTUM, Images, Labels, Rates, Run, Weights, digits, record, start, test_batches
 
 
 class Network(keras.Sequential):  # type: ignore[misc]
-    """The network, which tells the rate of each update next to the loss."""
+    """The network. Its logs have the rate of each update beside the loss."""
 
-    def train_step(self, batch: Any) -> dict[str, Any]:
+    def train_step(self, batch: tuple[tf.Tensor, ...]) -> dict[str, tf.Tensor]:
         """An update."""
         images, labels, *_ = batch
         with tf.GradientTape() as tape:
@@ -33,7 +32,7 @@ class Network(keras.Sequential):  # type: ignore[misc]
         return {"loss": loss, "rate": applied}
 
 
-def network(weights: Any) -> Network:
+def network(weights: Weights) -> Network:
     """The network, which gives the logits of images."""
     model = Network(
         [
@@ -49,7 +48,7 @@ def network(weights: Any) -> Network:
     return model
 
 
-def compiled(weights: Any, rate: Any) -> Network:
+def compiled(weights: Weights, rate: float | clr.keras.LearningRateSchedule) -> Network:
     """The network, ready to be trained."""
     model = network(weights)
     optimizer = keras.optimizers.SGD(rate, momentum=MOMENTUM)
@@ -60,22 +59,22 @@ def compiled(weights: Any, rate: Any) -> Network:
 def range_test() -> clr.RangeTest:
     """Finds the rates of the demonstration."""
     model = compiled(start(0, 1)[0], 1.0)
-    test: clr.RangeTest = clr.keras.range_test(model, test_batches(), num_steps=TEST_STEPS)
-    return test
+    batches = test_batches()
+    return clr.keras.range_test(model, batches, num_steps=len(batches))
 
 
-def train(policy: str, seed: int, steps: int, rates: Rates) -> Iterator[Run]:
-    """Trains for ``steps`` updates; gives the run, grown by one step, after each of them."""
+def train(policy: str, seed: int, total_steps: int, rates: Rates) -> Iterator[Run]:
+    """Trains for ``total_steps`` updates, and gives the run after each of them."""
     _, _, x_test, y_test = digits()
-    initial, batches = start(seed, steps)
-    model = compiled(initial, clr.keras.LearningRateSchedule(rates.schedule(policy, steps)))
+    initial, batches = start(seed, total_steps)
+    model = compiled(initial, clr.keras.LearningRateSchedule(rates.schedule(policy, total_steps)))
 
-    def update(images: Any, labels: Any) -> tuple[Any, Any]:
+    def update(images: Images, labels: Labels) -> tuple[float, float]:
         logs = model.train_on_batch(images, labels, return_dict=True)
         return logs["loss"], logs["rate"]
 
-    def accuracy() -> Any:
+    def accuracy() -> float:
         guesses = model.predict_on_batch(x_test).argmax(axis=1)
-        return (guesses == y_test).mean()
+        return float((guesses == y_test).mean())
 
     yield from record(Run("keras", policy, seed), batches, update, accuracy)

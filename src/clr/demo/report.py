@@ -1,10 +1,10 @@
-"""What the demonstration shows of its runs: a table, two pictures, and the numbers themselves."""
+"""What the demonstration shows of its runs: a table, two pictures and the numbers."""
 
 import json
 import math
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.table import Table
@@ -12,6 +12,10 @@ from rich.table import Table
 from clr import RangeTest, plot
 from clr.demo.training import EVALUATE_EVERY, FIXED, Rates, Run
 from clr.finder.result import STOPS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
 
 
 def found_in_words(test: RangeTest, framework: str) -> str:
@@ -25,9 +29,10 @@ def found_in_words(test: RangeTest, framework: str) -> str:
 
 
 def summary(runs: list[Run], rates: Rates) -> list[dict[str, Any]]:
-    """A row for each framework and policy, with accuracies in percent and the steps to the fixed rate's best.
+    """A row for each framework and policy, with accuracies in percent, as means over the seeds.
 
-    They are of the seeds' mean. The last entry is the largest relative difference of an applied rate from the schedule.
+    ``steps_to_fixed_best`` counts the steps until the mean is as high as that of the fixed rate ever gets, and
+    ``rate_difference`` is the largest relative difference of an applied rate from the schedule.
     """
     rows = []
     for framework, own in _by_framework(runs).items():
@@ -52,14 +57,14 @@ def summary(runs: list[Run], rates: Rates) -> list[dict[str, Any]]:
 
 
 def rate_difference(run: Run, rates: Rates) -> float:
-    """The largest relative difference of an applied rate from the schedule's on the host, both rounded to float32."""
+    """The largest relative difference of an applied rate from the schedule on the host, both rounded to float32."""
     steps = len(run.rates)
     exact = rates.schedule(run.policy, steps) if steps else None
     return _spread([run.rates, [exact(step) for step in range(steps)]] if exact else [])
 
 
 def rates_in_words(runs: list[Run], rates: Rates) -> list[str]:
-    """Whether the applied rates are those of the schedules, and those of the frameworks the same: a line for each."""
+    """A line for each framework that compares the applied rates with the schedule, and one that compares frameworks."""
     frameworks = _by_framework(runs)
     lines = []
     for framework, own in frameworks.items():
@@ -80,12 +85,13 @@ def rates_in_words(runs: list[Run], rates: Rates) -> list[str]:
     return lines
 
 
-def table(rows: list[dict[str, Any]], steps: int) -> Table:
+def table(rows: list[dict[str, Any]], total_steps: int) -> Table:
     """The summary for a person."""
     frameworks = list(dict.fromkeys(row["framework"] for row in rows))
     result = Table(
-        title=f"Accuracy on held-out digits, {steps} steps" + (f" in {frameworks[0]}" if len(frameworks) == 1 else ""),
-        caption="Mean over the seeds. Steps to match: until it is as high as the fixed rate's ever gets.",
+        title=f"Accuracy on held-out digits, {total_steps} steps"
+        + (f" in {frameworks[0]}" if len(frameworks) == 1 else ""),
+        caption="Mean over the seeds. Steps to match: until it is as high as the best at the fixed rate.",
     )
     result.add_column("policy")
     for heading in ("seeds", "best", "final (lowest, highest)", "steps to match"):
@@ -145,7 +151,7 @@ def draw(runs: list[Run], rows: list[dict[str, Any]], rates: Path, accuracies: P
         at = EVALUATE_EVERY * np.arange(1, curve.shape[1] + 1)
         ax.plot(at, curve.mean(axis=0), label=row["policy"], linestyle=_line(row["policy"]))
         ax.fill_between(at, curve.min(axis=0), curve.max(axis=0), alpha=0.12)
-    # All climb from chance in the first steps; what they differ in lies near the top.
+    # All climb from chance in the first steps; their differences are near the top.
     ax.set_ylim(max(0.0, min(row["final_accuracy"] for row in rows) - 8), 100)
     _finish(ax, "accuracy on held-out digits (%)", accuracies)
 
@@ -157,13 +163,13 @@ def _by_framework(runs: list[Run]) -> dict[str, list[Run]]:
     return result
 
 
-def _curves(runs: list[Run], policy: str) -> Any:
+def _curves(runs: list[Run], policy: str) -> "NDArray[np.float64]":
     """The accuracies of a policy, seeds by evaluations."""
     return np.array([run.accuracies for run in runs if run.policy == policy])
 
 
 def _spread(curves: list[list[float]]) -> float:
-    """The largest relative difference of rates of the same step, as float32."""
+    """The largest relative difference between rates of the same step, as float32."""
     if len(curves) < 2 or not curves[0]:
         return 0.0
     rounded = np.array(curves, np.float32).astype(np.float64)
@@ -172,7 +178,7 @@ def _spread(curves: list[list[float]]) -> float:
 
 
 def _rounded_up(number: float) -> str:
-    """A small number with one digit, and not below it."""
+    """A small number, rounded up to one digit."""
     exponent = math.floor(math.log10(number))
     return f"{math.ceil(number / 10.0**exponent) * 10.0**exponent:.0e}"
 
@@ -181,7 +187,7 @@ def _line(policy: str) -> str:
     return "--" if policy == FIXED else "-"
 
 
-def _finish(ax: Any, quantity: str, path: Path) -> None:
+def _finish(ax: "Axes", quantity: str, path: Path) -> None:
     plot.label(ax, quantity)
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, frameon=False)
     plot.save(ax, path)

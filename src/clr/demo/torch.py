@@ -2,16 +2,15 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import nn
 
 import clr
-from clr.demo.training import MOMENTUM, TEST_STEPS, Rates, Run, digits, record, start, test_batches
+from clr.demo.training import MOMENTUM, Images, Labels, Rates, Run, Weights, digits, record, start, test_batches
 
 
-def network(weights: Any) -> nn.Sequential:
+def network(weights: Weights) -> nn.Sequential:
     """The network, which gives the logits of images."""
     model = nn.Sequential(
         nn.Conv2d(1, 16, 3, padding="same"),
@@ -23,7 +22,7 @@ def network(weights: Any) -> nn.Sequential:
         nn.Linear(4 * 4 * 32, 10),
     )
     kernel, bias, kernel2, bias2, matrix, bias3 = map(torch.from_numpy, weights)
-    # PyTorch has the channels before the height and the width, and the outputs of a layer before its inputs.
+    # In PyTorch, channels come before height and width, and the outputs of a layer before its inputs.
     matrix = matrix.reshape(4, 4, 32, 10).permute(3, 2, 0, 1).flatten(1)
     ordered = (kernel.permute(3, 2, 0, 1), bias, kernel2.permute(3, 2, 0, 1), bias2, matrix, bias3)
     with torch.no_grad():
@@ -32,8 +31,8 @@ def network(weights: Any) -> nn.Sequential:
     return model
 
 
-def channels_first(images: Any) -> torch.Tensor:
-    """Images as PyTorch has them."""
+def channels_first(images: Images) -> torch.Tensor:
+    """Images as PyTorch wants them."""
     return torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
@@ -43,21 +42,18 @@ def range_test() -> clr.RangeTest:
     optimizer = torch.optim.SGD(model.parameters(), momentum=MOMENTUM)
     batches = [(channels_first(images), torch.from_numpy(labels).long()) for images, labels in test_batches()]
     with _one_thread():
-        test: clr.RangeTest = clr.torch.range_test(
-            model, optimizer, nn.CrossEntropyLoss(), batches, num_steps=TEST_STEPS
-        )
-    return test
+        return clr.torch.range_test(model, optimizer, nn.CrossEntropyLoss(), batches, num_steps=len(batches))
 
 
-def train(policy: str, seed: int, steps: int, rates: Rates) -> Iterator[Run]:
-    """Trains for ``steps`` updates; gives the run, grown by one step, after each of them."""
+def train(policy: str, seed: int, total_steps: int, rates: Rates) -> Iterator[Run]:
+    """Trains for ``total_steps`` updates, and gives the run after each of them."""
     _, _, x_test, y_test = digits()
-    initial, batches = start(seed, steps)
+    initial, batches = start(seed, total_steps)
     model = network(initial)
     optimizer = torch.optim.SGD(model.parameters(), momentum=MOMENTUM)
-    scheduler = clr.torch.LRScheduler(optimizer, rates.schedule(policy, steps))
+    scheduler = clr.torch.LRScheduler(optimizer, rates.schedule(policy, total_steps))
 
-    def update(images: Any, labels: Any) -> tuple[Any, Any]:
+    def update(images: Images, labels: Labels) -> tuple[float, float]:
         optimizer.zero_grad()
         loss = nn.functional.cross_entropy(model(channels_first(images)), torch.from_numpy(labels).long())
         loss.backward()  # type: ignore[no-untyped-call]
@@ -67,9 +63,9 @@ def train(policy: str, seed: int, steps: int, rates: Rates) -> Iterator[Run]:
         return loss.item(), applied
 
     @torch.no_grad()
-    def accuracy() -> Any:
+    def accuracy() -> float:
         guesses = model(channels_first(x_test)).argmax(dim=1)
-        return (guesses == torch.from_numpy(y_test)).float().mean()
+        return float((guesses == torch.from_numpy(y_test)).float().mean())
 
     with _one_thread():
         yield from record(Run("torch", policy, seed), batches, update, accuracy)
@@ -77,7 +73,7 @@ def train(policy: str, seed: int, steps: int, rates: Rates) -> Iterator[Run]:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """So small a network trains slower on more threads, and much slower where others are at work."""
+    """Trains on one thread. So small a network is slower on more, and much slower on a busy machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,0 +1,156 @@
+"""``clr demo``: the policies train on real data."""
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from clr import progress
+from clr.cli.common import INTERRUPTED, Policy, RefusedError, refusals
+
+if TYPE_CHECKING:
+    from clr.demo.training import Rates, Run
+
+
+class Framework(StrEnum):
+    """What the demonstration can train with."""
+
+    tensorflow = "tensorflow"
+    keras = "keras"
+    torch = "torch"
+    jax = "jax"
+    all = "all"
+
+
+# What the demonstration imports, and what people call it.
+NEEDS: dict[Framework, dict[str, str]] = {
+    Framework.tensorflow: {"tensorflow": "TensorFlow"},
+    Framework.keras: {"keras": "Keras", "tensorflow": "TensorFlow"},
+    Framework.torch: {"torch": "PyTorch"},
+    Framework.jax: {"jax": "JAX", "optax": "Optax"},
+}
+
+
+def command(
+    framework: Annotated[
+        Framework, typer.Option(help="What to train with, or all: one after the other.")
+    ] = Framework.tensorflow,
+    total_steps: Annotated[int, typer.Option(min=20, help="Updates per run.")] = 760,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs per policy, each with other initial weights.")] = 5,
+    policy: Annotated[
+        list[Policy] | None, typer.Option(help="A policy to compare with the fixed rate, by default each.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The folder for the pictures and the numbers.")] = Path("clr-demo"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
+) -> None:
+    """Find the rates for a small network by an LR range test, and train it on real handwritten digits.
+
+    It trains at a fixed rate, and under each policy between the bounds. The test finds all of these rates; with all
+    frameworks, the first makes the test. Every run makes the same number of updates. The same seeds give the same
+    initial weights and batches in every framework. At the end there is a table, a line that compares the applied rates
+    with those of the schedule, and three pictures: the range test, the rates and the accuracies over the steps. Ctrl-C
+    ends early and reports the runs that are complete.
+    """
+    frameworks: list[Framework] = list(NEEDS) if framework is Framework.all else [framework]
+    with refusals():
+        _demand(framework, frameworks)
+        _make_folder(out)
+    notes = Console(stderr=True)
+    text = notes if as_json else Console()
+    notes.print("Loading the digits and the frameworks")
+    with _silenced_start():
+        from clr.demo import report, training
+
+        training.digits()
+        trainers = {name.value: import_module(f"clr.demo.{name}") for name in frameworks}
+
+    first = next(iter(trainers))
+    test = trainers[first].range_test()
+    if test.stop == "interrupted":
+        notes.print("Interrupted in the LR range test.")
+        raise typer.Exit(INTERRUPTED)
+    with refusals():
+        rates = training.Rates.of(test)
+        paths = report.save_test(test, out)
+    text.print(report.found_in_words(test, first), soft_wrap=True, highlight=False)
+
+    policies = [training.FIXED, *dict.fromkeys(policy or Policy)]
+    planned = [(kind, name, seed) for kind in trainers for name in policies for seed in range(seeds)]
+    runs = _train(trainers, planned, total_steps, rates)
+    interrupted = len(runs) < len(planned)
+    if interrupted:
+        notes.print(f"Interrupted: {len(runs)} of {len(planned)} runs are complete.")
+    if runs:
+        rows = report.summary(runs, rates)
+        with refusals():
+            paths += report.save(runs, rows, rates, out)
+        if as_json:
+            print(json.dumps(rows, indent=2))
+        else:
+            text.print(report.table(rows, total_steps))
+        for line in (*report.rates_in_words(runs, rates), *map(str, paths)):
+            text.print(line, soft_wrap=True, highlight=False)
+    if interrupted:
+        raise typer.Exit(INTERRUPTED)
+
+
+def _train(
+    trainers: dict[str, ModuleType], planned: list[tuple[str, str, int]], total_steps: int, rates: "Rates"
+) -> "list[Run]":
+    """Makes the runs that are planned, by framework, policy and seed. Gives those that are complete before Ctrl-C."""
+    runs: list[Run] = []
+    try:
+        with progress.bar(None, len(planned) * total_steps, "Training") as show:
+            for kind, name, seed in planned:
+                for run in trainers[kind].train(name, seed, total_steps, rates):
+                    done = len(runs) * total_steps + len(run.losses)
+                    now = f"loss {run.losses[-1]:.3f} rate {run.rates[-1]:.4f}"
+                    show(done, now, f"{kind}: {name}, seed {seed}")
+                runs.append(run)
+    except KeyboardInterrupt:
+        pass
+    return runs
+
+
+def _demand(framework: Framework, frameworks: Iterable[Framework]) -> None:
+    """Refuses a demonstration for which something is not installed."""
+    needs = {module: name for kind in frameworks for module, name in NEEDS[kind].items()}
+    needs |= {"sklearn": "scikit-learn", "matplotlib": "matplotlib"}
+    missing = [name for module, name in needs.items() if find_spec(module) is None]
+    if missing:
+        default = framework is Framework.tensorflow
+        command = "demo" if default else f"demo --framework {framework}"
+        extras = "demo" if default else f"demo,{framework}"
+        raise RefusedError(f"{command} needs {' and '.join(missing)}: pip install 'cyclic-learning-rate[{extras}]'")
+
+
+@contextmanager
+def _silenced_start() -> Iterator[None]:
+    """Hides what TensorFlow's C++ side writes to the terminal while it starts. No setting can hide it that early."""
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)
+
+
+def _make_folder(path: Path) -> None:
+    """Makes the folder and writes a file there, so that a folder that cannot be written is found before training."""
+    path.mkdir(parents=True, exist_ok=True)
+    probe = path / ".writable"
+    probe.touch()
+    probe.unlink()
