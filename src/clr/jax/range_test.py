@@ -5,6 +5,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from clr import checks
 from clr.finder import sweep
@@ -143,7 +144,7 @@ class _Trial(Generic[S, B]):
 
     def step(self, rate: float) -> object:
         """One update at a rate; its loss."""
-        result: Any = self._update(self._now, self.batches.next(), jnp.asarray(rate, jnp.float32))
+        result: Any = self._update(self._now, self.batches.next(), jnp.asarray(np.float32(rate)))
         if not isinstance(result, tuple) or len(result) != 2:
             raise TypeError(f"`update` must return a new state and the loss. Received: {result!r}.")
         self._now, loss = result
