@@ -348,7 +348,6 @@ def _rows() -> Iterator[int]:
         ({"update": lambda *arguments: (0, jnp.ones(2))}, TypeError, "must return a number"),
         ({"num_stps": 3}, TypeError, r"range_test\(\) got an unexpected keyword argument 'num_stps'"),
     ],
-    ids=str,
 )
 def test_arguments_that_make_no_sense(changes: dict[str, Any], error: type[Exception], message: str) -> None:
     arguments = {"update": lambda state, batch, lr: (state, 1.0), "state": 0, "batches": [0], **changes}
