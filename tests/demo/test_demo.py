@@ -1,4 +1,4 @@
-"""The demonstration's trainings: the same in every framework, with the rates of the schedule."""
+"""The trainings of the demonstration are the same in every framework, with the rates of the schedule."""
 
 from fractions import Fraction
 from functools import cache
@@ -17,7 +17,7 @@ from tests.reference import exact_rate
 STEPS = 40
 RATES = Rates(fixed=0.02, base_lr=0.01, max_lr=0.1)
 each_framework = pytest.mark.parametrize("framework", FRAMEWORKS)
-# Keras' momentum differs from that of the others where the rate changes, and is told apart by its name.
+# Where the rate changes, Keras' momentum differs from that of the others.
 ALIKE = ("tensorflow", "torch", "jax")
 
 
@@ -109,3 +109,21 @@ def test_differences_of_the_rates_are_told() -> None:
         "jax: the 3 applied rates of each run are within 1e-03 (relative) of those of the schedule, rounded to float32."
     )
     assert both == "Those of torch and jax are within 1e-03 (relative) of each other."
+
+
+def test_the_summary_finds_the_steps_to_the_best_of_the_fixed_rate() -> None:
+    accuracies = {
+        ("fixed", 0): [0.5, 0.8, 0.7],
+        ("fixed", 1): [0.5, 0.6, 0.7],
+        ("triangular", 0): [0.6, 0.9, 0.9],
+        ("triangular", 1): [0.6, 0.7, 0.5],
+        ("exp_range", 0): [0.1, 0.1, 0.69],
+    }
+    runs = [Run("torch", policy, seed, accuracies=values) for (policy, seed), values in accuracies.items()]
+    fixed, triangular, exp_range = report.summary(runs, RATES)
+    assert fixed["best_accuracy"] == pytest.approx(70)
+    assert (fixed["steps_to_fixed_best"], triangular["steps_to_fixed_best"]) == (20, 20)
+    assert exp_range["steps_to_fixed_best"] is None
+    assert triangular["final_accuracy"] == pytest.approx(70)
+    assert triangular["final_accuracy_range"] == pytest.approx([50, 90])
+    assert [row["seeds"] for row in (fixed, triangular, exp_range)] == [2, 2, 1]
