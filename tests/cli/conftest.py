@@ -14,6 +14,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
     def run(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["clr", *map(str, arguments)])
+        monkeypatch.setattr(sys, "path", [*sys.path])  # which `compare` changes
         with pytest.raises(SystemExit) as end:
             main()
         captured = capsys.readouterr()
