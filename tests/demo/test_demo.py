@@ -108,7 +108,7 @@ def test_differences_of_the_rates_are_told() -> None:
     assert second == (
         "jax: the 3 applied rates of each run are within 1e-03 (relative) of those of the schedule, rounded to float32."
     )
-    assert both == "Those of torch and jax are within 1e-03 (relative) of each other."
+    assert both == "The rates of torch and jax are within 1e-03 (relative) of each other."
 
 
 def test_the_summary_finds_the_steps_to_the_best_of_the_fixed_rate() -> None:

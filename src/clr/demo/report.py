@@ -81,7 +81,7 @@ def rates_in_words(runs: list[Run], rates: Rates) -> list[str]:
         difference = max(map(_spread, same.values()))
         relation = "equal" if difference == 0 else f"within {_rounded_up(difference)} (relative) of each other"
         *names, last = frameworks
-        lines.append(f"Those of {', '.join(names)} and {last} are {relation}.")
+        lines.append(f"The rates of {', '.join(names)} and {last} are {relation}.")
     return lines
 
 
