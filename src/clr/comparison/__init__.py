@@ -1,14 +1,14 @@
 """Compares schedules on a user's own training: every combination is run, kept at once, and never run twice."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
 from clr import checks
 from clr.comparison.result import Comparison
-from clr.comparison.runs import Job, Run, versions
+from clr.comparison.runs import Job, Key, Run, versions
 from clr.finder.result import RangeTest
+from clr.progress import bar
 from clr.schedules.base import Schedule
 
 __all__ = ["Comparison", "Run", "compare"]
@@ -23,7 +23,7 @@ def compare(
     schedules: Mapping[str, Any],
     *,
     seeds: int | Sequence[int] = 5,
-    steps: int | Sequence[int],
+    total_steps: int | Sequence[int],
     metric: str | None = None,
     goal: Literal["min", "max"] | None = None,
     target: float | None = None,
@@ -42,16 +42,16 @@ def compare(
     error.
 
     Args:
-        train: Makes ``steps`` updates under a schedule, from what ``seed`` draws, and gives, as often as it likes, the
+        train: Makes ``total_steps`` updates under a schedule, from what ``seed`` draws, and gives, as often as it likes, the
             number of updates made and the metrics then: ``(step, {"accuracy": 0.9})``. It is called in processes of
             their own, so it has to be a function of a module; with ``workers=0`` it can be any. A script that calls
             `compare` needs ``if __name__ == "__main__":``, as it is imported there. Its runs are told from those of
             another by its module, its name and the data that it was given (arguments of a partial, attributes of an
             object), or by a ``name`` that it has as an attribute; its code may change.
-        schedules: A schedule for each name, or a function that gives one for a budget of steps. What is no
+        schedules: A schedule for each name, or a function of ``total_steps`` that gives one. What is no
             `clr.Schedule` is handed to ``train`` as it is, and known again by its data or its `repr`.
         seeds: How many seeds, from 0, or which.
-        steps: The budget of a run in updates, or several.
+        total_steps: The length of a training in updates, or several lengths.
         metric: What to compare; by default the first that ``train`` gives.
         goal: Whether the metric should be small (``"min"``) or large (``"max"``); by default small if its name has
             "loss" or "error" in it.
@@ -77,14 +77,14 @@ def compare(
         RuntimeError: No run can begin in another process, as ``train`` cannot be imported there.
 
     >>> import clr, pathlib, tempfile
-    >>> def train(schedule, seed, steps):  # downhill on a parabola
+    >>> def train(schedule, seed, total_steps):  # downhill on a parabola
     ...     weight = 1.0 + seed
-    ...     for step in range(steps):
+    ...     for step in range(total_steps):
     ...         weight -= schedule(step) * weight
     ...         yield step + 1, {"loss": weight**2}
     >>> schedules = {"fixed": clr.constant(0.25), "cyclic": lambda steps: clr.triangular(0.25, 0.75, steps // 4)}
     >>> file = pathlib.Path(tempfile.mkdtemp()) / "runs.sqlite"
-    >>> result = clr.compare(train, schedules, seeds=3, steps=20, file=file, workers=0)
+    >>> result = clr.compare(train, schedules, seeds=3, total_steps=20, file=file, workers=0)
     >>> [(row["schedule"], row["iterations"], row["ratio"]) for row in result.rows()]
     [('fixed', 20, 1.0), ('cyclic', 8, 0.4)]
     """
@@ -95,7 +95,7 @@ def compare(
     if not names or not all(isinstance(name, str) and name for name in names):
         raise ValueError(f"`schedules` must have a name for each of one or more schedules. Received: {schedules!r}.")
     all_seeds = _numbers("seeds", range(checks.count("seeds", seeds)) if isinstance(seeds, int) else seeds, 0)
-    budgets = _numbers("steps", [steps] if isinstance(steps, int) else steps, 1)
+    budgets = _numbers("total_steps", [total_steps] if isinstance(total_steps, int) else total_steps, 1)
     if goal is not None:
         checks.choice("goal", goal, ("min", "max"))
     if target is not None:
@@ -119,13 +119,18 @@ def compare(
         missing = [job for job in jobs if not kept.has(job)]
         made_by = {"engine": engine, "versions": versions()} if missing else {}
         kept.note(settings | made_by, before, None if range_test is None else range_test.to_json())
-        with _bar(progress, jobs, missing) as show:
+        total = sum(job.total_steps for job in jobs)
+        done = total - sum(job.total_steps for job in missing)
+        reached: dict[Key, int] = {}
+        with bar(progress, total, "Comparison", done=done) as show:
             events = run_all(train, missing, workers)
             try:
                 for job, step, run in events:
                     if run is not None:
                         kept.add(run)
-                    show(job, step, run is not None)
+                    reached[job.key] = min(step, job.total_steps)
+                    now = f"{job.name}, seed {job.seed}: step {step} of {job.total_steps}"
+                    show(done + sum(reached.values()), now=now)
             finally:
                 events.close()
         wanted = {job.key for job in jobs}
@@ -149,11 +154,3 @@ def _numbers(name: str, values: Any, low: int) -> list[int]:
     if not numbers or len(set(numbers)) < len(numbers):
         raise ValueError(f"`{name}` must be one or more numbers, each once. Received: {values!r}.")
     return numbers
-
-
-def _bar(wanted: bool | None, jobs: list[Job], missing: list[Job]) -> AbstractContextManager[Any]:
-    from clr.progress import bar, silent
-
-    return (
-        bar(jobs, missing) if wanted or (wanted is None and not silent()) else nullcontext(lambda job, step, done: None)
-    )

@@ -44,7 +44,7 @@ def local(train: Callable[..., Any], jobs: list[Job], workers: int | None = None
     count = min(len(jobs), (os.cpu_count() or 1) if workers is None else workers)
     if workers == 0:
         for job in jobs:
-            yield job, job.steps, perform(train, job)
+            yield job, job.total_steps, perform(train, job)
         return
     waiting = iter(jobs)
     crew = [_Worker(train) for _ in range(count)]
@@ -58,7 +58,7 @@ def local(train: Callable[..., Any], jobs: list[Job], workers: int | None = None
                 if run is not None:
                     if (following := next(waiting, None)) is not None:
                         worker.take(following)
-                    yield job, job.steps, run
+                    yield job, job.total_steps, run
                 else:
                     yield job, step, None
     finally:
@@ -104,7 +104,7 @@ class _Worker:
             run = died(job, reason, time.perf_counter() - self._began)
             self.connection.close()
             self._start()
-            step = job.steps
+            step = job.total_steps
         if run is not None:
             self.job = None
         return job, step, run
@@ -157,7 +157,7 @@ def _work(connection: Connection, train: Callable[..., Any]) -> None:
         while True:
             job = connection.recv()
             connection.send((0, None))  # that all it needs could be imported
-            connection.send((job.steps, perform(train, job, tell)))
+            connection.send((job.total_steps, perform(train, job, tell)))
 
 
 def _end(number: int, frame: object) -> None:
@@ -211,7 +211,7 @@ def ray(train: Callable[..., Any], jobs: list[Job], workers: int | None = None) 
             except ray.exceptions.RayError as error:
                 run = died(job, f"the worker died: {error}", time.perf_counter() - began[reference])
             submit()
-            yield job, job.steps, run
+            yield job, job.total_steps, run
     finally:
         for reference in running:
             ray.cancel(reference, force=True)

@@ -140,7 +140,7 @@ def _schedule(schedule: Schedule) -> str:
     try:
         return schedule.to_json()
     except ValueError:  # a scaling function without a name, which is known by what it does
-        shown = range(0, schedule.preview, max(1, schedule.preview // 16))
+        shown = range(0, schedule._preview, max(1, schedule._preview // 16))
         return f"{_anywhere(repr(schedule))} {[float(f'{schedule(step):.6g}') for step in shown]}"
 
 

@@ -11,10 +11,10 @@ from operator import itemgetter
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-import clr
 from clr import plot
 from clr.comparison.result import DIFFERENCES, Comparison
 from clr.finder.result import STOPS, RangeTest
+from clr.version import __version__
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,7 +63,7 @@ def page(comparison: Comparison) -> str:
     )
 
 
-_HEADINGS = ("schedule", "steps", "seeds", "final", "best", "iterations", "ratio", "diverged", "failed")
+_HEADINGS = ("schedule", "total steps", "seeds", "final", "best", "iterations", "ratio", "diverged", "failed")
 
 
 def _text(value: Any) -> str:
@@ -88,9 +88,14 @@ def _words(comparison: Comparison) -> str:
     return words
 
 
-def _curves(comparison: Comparison, budget: int) -> "Axes":
+def curves(comparison: Comparison, ax: "Axes | None" = None) -> "Axes":
+    """Draws the longest trainings: see `Comparison.plot`."""
+    return _curves(comparison, comparison.budgets[-1], ax)
+
+
+def _curves(comparison: Comparison, budget: int, ax: "Axes | None" = None) -> "Axes":
     """The median over the runs that have finished, or over all if none has, with all of them as a band."""
-    ax = plot.new_axes(_SIZE)
+    ax = plot.new_axes(_SIZE) if ax is None else ax
     for number, name in enumerate(comparison.schedules):
         runs = comparison.runs_of(name, budget)
         whole = [run for run in runs if run.state == "finished"]
@@ -200,7 +205,7 @@ def _errors(comparison: Comparison) -> list[str]:
         return []
     parts = ["<h2>Runs that diverged or failed</h2>"]
     for run in lost:
-        head = f"{run.schedule}, {run.steps} updates, seed {run.seed}: {run.state}"
+        head = f"{run.schedule}, {run.total_steps} updates, seed {run.seed}: {run.state}"
         parts.append(f"<details><summary>{_text(head)}</summary><pre>{_text(run.error)}</pre></details>")
     return parts
 
@@ -216,6 +221,6 @@ def _settings(comparison: Comparison) -> str:
         "updates before training": dict(comparison.before),
         "seconds of training": round(sum(run.seconds for run in comparison.runs), 1),
         "versions at the last run": comparison.origin.get("versions"),
-        "versions at this page": {"clr": clr.__version__, "matplotlib": version("matplotlib")},
+        "versions at this page": {"clr": __version__, "matplotlib": version("matplotlib")},
     }
     return "<pre>" + _text("\n".join(f"{name}: {json.dumps(value)}" for name, value in settings.items())) + "</pre>"

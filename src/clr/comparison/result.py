@@ -12,13 +12,14 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from clr import checks
+from clr import above, checks
 from clr.comparison.runs import Run
 from clr.finder.result import RangeTest
 from clr.saved import from_json
 from clr.schedules.base import Schedule
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from pandas import DataFrame
     from rich.table import Table
 
@@ -28,10 +29,10 @@ Part = Literal["results", "differences"]
 PARTS = ("results", "differences")
 _MANY = 4  # schedules, above which a person is shown no pair but those with the best constant one
 _LOST = ("diverged", "failed")
-DIFFERENCES = ("schedules", "steps", "seeds", "difference", "95% interval")  # their headings, for a person
+DIFFERENCES = ("schedules", "total steps", "seeds", "difference", "95% interval")  # their headings, for a person
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """Runs of several schedules, and what they say.
 
@@ -118,7 +119,7 @@ class Comparison:
     @property
     def budgets(self) -> tuple[int, ...]:
         """The budgets in updates, in order."""
-        return tuple(sorted({run.steps for run in self.runs}))
+        return tuple(sorted({run.total_steps for run in self.runs}))
 
     @cached_property
     def reference(self) -> tuple[str, float] | None:
@@ -159,7 +160,7 @@ class Comparison:
                 rows.append(
                     {
                         "schedule": name,
-                        "steps": budget,
+                        "total_steps": budget,
                         "seeds": len(runs),
                         "final": fmean(finals) if finals else math.nan,
                         "final_interval": interval(finals),
@@ -199,7 +200,7 @@ class Comparison:
                         {
                             "schedule": name,
                             "against": other,
-                            "steps": budget,
+                            "total_steps": budget,
                             "seeds": len(values),
                             "difference": fmean(values),
                             "interval": interval(values),
@@ -243,13 +244,13 @@ class Comparison:
         result = Table(caption=caption, box=SIMPLE, show_edge=False, pad_edge=False, collapse_padding=True)
         short = all(len(name) <= 20 for name in self.schedules)
         result.add_column("schedule", overflow="fold", no_wrap=short)
-        result.add_column("steps", justify="right", no_wrap=True)
+        result.add_column("total steps", justify="right", no_wrap=True)
         result.add_column("seeds", justify="right")
         for heading in (f"final {self.metric}", "best", "iterations", "ratio", *lost):
             result.add_column(heading, justify="right", overflow="fold")
         for budget in self.budgets:
             result.add_section()
-            for row in (row for row in rows if row["steps"] == budget):
+            for row in (row for row in rows if row["total_steps"] == budget):
                 result.add_row(*self._cells(row, lost))
         return result
 
@@ -300,9 +301,53 @@ class Comparison:
         Args:
             path: Where to.
         """
-        from clr.comparison.report import page
+        Path(path).write_text(above.comparison_page(self), encoding="utf-8")
 
-        Path(path).write_text(page(self), encoding="utf-8")
+    def plot(self, ax: "Axes | None" = None) -> "Axes":
+        """Draws the metric over the updates of the longest trainings, on ``ax`` or a new figure. Needs matplotlib."""
+        return above.plot_comparison(self, ax)  # type: ignore[no-any-return]
+
+    def describe(self) -> str:
+        """The comparison in words: what was trained, which schedule is best and by how much, and what was lost.
+
+        >>> import clr
+        >>> def train(schedule, seed, total_steps):
+        ...     yield total_steps, {"loss": schedule(0) + seed / 10}
+        >>> schedules = {"low": clr.constant(0.25), "high": clr.constant(0.75)}
+        >>> print(clr.compare(train, schedules, seeds=2, total_steps=10, workers=0).describe())
+        4 runs of 2 schedules with 2 seeds, by loss (smaller is better).
+        After 10 updates low is best: 0.3 (0.25, 0.35). It is followed by high: 0.8 (0.75, 0.85).
+        """
+        if not self.runs:
+            return "No runs."
+        seeds = len({run.seed for run in self.runs})
+        better = "larger" if self.goal == "max" else "smaller"
+        lines = [
+            f"{len(self.runs)} runs of {len(self.schedules)} schedules with {seeds} seeds, by {self.metric} "
+            f"({better} is better)."
+        ]
+        finished = [row for row in self.rows() if math.isfinite(row["final"])]
+        for budget in self.budgets:
+            ranked = sorted(
+                (row for row in finished if row["total_steps"] == budget), key=lambda row: -self._sign * row["final"]
+            )
+            words = [f"{row['schedule']}: {_spread(row['final'], row['final_interval'])}" for row in ranked]
+            if words:
+                first, *rest = words
+                followed = f" It is followed by {', '.join(rest)}." if rest else ""
+                lines.append(f"After {budget} updates {first.replace(':', ' is best:', 1)}.{followed}")
+        lost = [run for run in self.runs if run.state != "finished"]
+        if lost:
+            names = ", ".join(dict.fromkeys(run.schedule for run in lost))
+            lines.append(f"{len(lost)} runs diverged or failed: {names}.")
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        budgets = ", ".join(map(str, self.budgets))
+        return f"<Comparison: {len(self.runs)} runs of {len(self.schedules)} schedules, {budgets} updates>"
+
+    def _repr_html_(self) -> str:
+        return above.notebook_page(self)  # type: ignore[no-any-return]
 
     def schedule(self, name: str, budget: int) -> Schedule | None:
         """The schedule that a name stands for at a budget, None if it is none of clr's."""
@@ -314,7 +359,7 @@ class Comparison:
 
     def runs_of(self, name: str, budget: int) -> list[Run]:
         """The runs of a schedule at a budget."""
-        return [run for run in self.runs if (run.schedule, run.steps) == (name, budget)]
+        return [run for run in self.runs if (run.schedule, run.total_steps) == (name, budget)]
 
     def curve(self, run: Run) -> list[tuple[int, float]]:
         """The metric of a run over the updates."""
@@ -326,7 +371,7 @@ class Comparison:
         return [
             [
                 f"{row['schedule']} - {row['against']}",
-                str(row["steps"]),
+                str(row["total_steps"]),
                 str(row["seeds"]),
                 f"{row['difference']:+.4g}",
                 "-" if row["interval"] is None else "{:+.4g} to {:+.4g}".format(*row["interval"]),
@@ -356,7 +401,7 @@ class Comparison:
         """A row as texts."""
         return [
             row["schedule"],
-            str(row["steps"]),
+            str(row["total_steps"]),
             str(row["seeds"]),
             _spread(row["final"], row["final_interval"]),
             _spread(row["best"], row["best_interval"]),

@@ -24,12 +24,12 @@ class Job:
     name: str
     schedule: Any
     seed: int
-    steps: int
+    total_steps: int
 
     @property
     def key(self) -> Key:
         """What no two runs have in common."""
-        return self.name, self.steps, self.seed
+        return self.name, self.total_steps, self.seed
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Run:
 
     Attributes:
         schedule: The name of the schedule.
-        steps: The budget in updates.
+        total_steps: The length of the training in updates.
         seed: The seed.
         state: ``"finished"``; ``"diverged"``, at a metric that was not finite; or ``"failed"``, by an error.
         error: What went wrong, None if nothing.
@@ -47,7 +47,7 @@ class Run:
     """
 
     schedule: str
-    steps: int
+    total_steps: int
     seed: int
     state: str
     error: str | None
@@ -57,7 +57,7 @@ class Run:
     @property
     def key(self) -> Key:
         """What no two runs have in common."""
-        return self.schedule, self.steps, self.seed
+        return self.schedule, self.total_steps, self.seed
 
 
 def perform(train: Callable[..., Any], job: Job, on_step: Callable[[int], object] = lambda step: None) -> Run:
@@ -66,7 +66,7 @@ def perform(train: Callable[..., Any], job: Job, on_step: Callable[[int], object
     records: list[tuple[int, dict[str, float]]] = []
     state, error = "finished", None
     try:
-        for step, metrics in train(job.schedule, job.seed, job.steps):
+        for step, metrics in train(job.schedule, job.seed, job.total_steps):
             values = {str(name): sweep.returned_float("train", value) for name, value in metrics.items()}
             records.append((int(step), values))
             on_step(int(step))
@@ -78,7 +78,7 @@ def perform(train: Callable[..., Any], job: Job, on_step: Callable[[int], object
             state, error = "failed", "`train` gave no metrics"
     except (Exception, SystemExit) as problem:
         state, error = "failed", "".join(traceback.format_exception(problem)).rstrip()
-    return Run(job.name, job.steps, job.seed, state, error, tuple(records), time.perf_counter() - started)
+    return Run(job.name, job.total_steps, job.seed, state, error, tuple(records), time.perf_counter() - started)
 
 
 def versions() -> dict[str, str]:
@@ -90,4 +90,4 @@ def versions() -> dict[str, str]:
 
 def died(job: Job, reason: str, seconds: float) -> Run:
     """What is known of a run whose worker is gone."""
-    return Run(job.name, job.steps, job.seed, "failed", reason, (), seconds)
+    return Run(job.name, job.total_steps, job.seed, "failed", reason, (), seconds)

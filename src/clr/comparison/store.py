@@ -76,7 +76,7 @@ class Store:
                 "training and only its data has changed, give it a `name` as an attribute from the start."
             )
         described = self.schedules()
-        wanted = {(job.name, job.steps): description(job.schedule) for job in jobs}
+        wanted = {(job.name, job.total_steps): description(job.schedule) for job in jobs}
         for key, text in wanted.items():
             if described.get(key, text) != text:
                 raise ValueError(
@@ -137,7 +137,7 @@ class Store:
             for schedule, steps, seed, state, error, records, seconds in found
             if state in STATES
         ]
-        return sorted(runs, key=lambda run: (order[run.schedule, run.steps], run.seed))
+        return sorted(runs, key=lambda run: (order[run.schedule, run.total_steps], run.seed))
 
     def _open(self) -> None:
         self._database.execute("PRAGMA synchronous = FULL")  # so that a run that was kept outlasts a power cut
