@@ -1,6 +1,7 @@
 """Comparisons of schedules: what they find, what they keep, and what they survive."""
 
 import csv
+import functools
 import html
 import importlib.metadata
 import io
@@ -14,6 +15,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,19 +27,18 @@ import clr
 from clr.comparison import engines
 from clr.comparison.report import _curves, _rates
 from clr.comparison.result import interval
-from clr.comparison.runs import Job, Run
-from clr.progress import bar
+from clr.comparison.runs import Run
 from tests import trainings
 
 SCHEDULES = {"fixed": clr.constant(0.25), "low": clr.constant(0.125), "cyclic": clr.triangular(0.25, 0.75, 5)}
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 # Two passes of 40 updates.
 TEST = clr.range_test(lambda lr: 1 / (1 + 100 * lr), lambda repeat: None, max_lr=1, num_steps=40, repeats=2)
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 def compare(tmp_path: Path, train: Any = trainings.parabola, schedules: Any = None, **options: Any) -> clr.Comparison:
-    options = {"seeds": 3, "steps": 20, "file": tmp_path / "runs.sqlite", "workers": 0, **options}
+    options = {"seeds": 3, "total_steps": 20, "file": tmp_path / "runs.sqlite", "workers": 0, **options}
     return clr.compare(train, SCHEDULES if schedules is None else schedules, **options)
 
 
@@ -103,13 +104,13 @@ def test_differences_are_of_the_seeds_that_both_have_finished() -> None:
     runs += [run("b", 1, 0.7), run("b", 2, 0.75), run("b", 3, 0.1, "failed"), run("b", 5, 0.0)]
     result = clr.Comparison.of(runs, {})
     (row,) = result.differences()
-    assert (row["schedule"], row["against"], row["steps"], row["seeds"]) == ("b", "a", 10, 2)
+    assert (row["schedule"], row["against"], row["total_steps"], row["seeds"]) == ("b", "a", 10, 2)
     assert row["difference"] == pytest.approx(0.075)  # 0.1 with seed 1, and 0.05 with seed 2
     assert row["interval"] == pytest.approx((0.05, 0.1))
     frame = result.to_frame("differences")
     assert frame["difference"].tolist() == pytest.approx([0.075])
     (read,) = csv.DictReader(io.StringIO(result.to_csv("differences")))
-    assert list(read) == ["schedule", "against", "steps", "seeds", "difference", "low", "high"]
+    assert list(read) == ["schedule", "against", "total_steps", "seeds", "difference", "low", "high"]
     assert float(read["low"]) == pytest.approx(0.05)
     assert float(read["high"]) == pytest.approx(0.1)
     from rich.console import Console
@@ -117,7 +118,7 @@ def test_differences_are_of_the_seeds_that_both_have_finished() -> None:
     console = Console(width=120, file=io.StringIO(), record=True)
     console.print(result.table("differences"))
     lines = [re.split(r"\s{2,}", line.strip()) for line in console.export_text().splitlines()]
-    assert lines[0] == ["schedules", "steps", "seeds", "difference", "95% interval"]
+    assert lines[0] == ["schedules", "total steps", "seeds", "difference", "95% interval"]
     assert lines[2] == ["b - a", "10", "2", "+0.075", "+0.05 to +0.1"]
     for show in (result.table, result.to_frame, result.to_csv):
         with pytest.raises(ValueError, match="`part` must be one of"):
@@ -145,15 +146,17 @@ def test_several_budgets_and_functions_of_them(tmp_path: Path) -> None:
         budgets.append(steps)
         return clr.triangular(0.25, 0.75, steps / 4)
 
-    result = compare(tmp_path, schedules={"cyclic": made, "fixed": clr.constant(0.25)}, steps=[20, 8], seeds=[5, 2])
+    result = compare(
+        tmp_path, schedules={"cyclic": made, "fixed": clr.constant(0.25)}, total_steps=[20, 8], seeds=[5, 2]
+    )
     assert sorted(budgets) == [8, 20]
     assert result.budgets == (8, 20)
-    assert [(row["schedule"], row["steps"], row["seeds"]) for row in result.rows()] == [
+    assert [(row["schedule"], row["total_steps"], row["seeds"]) for row in result.rows()] == [
         ("cyclic", 8, 2), ("fixed", 8, 2), ("cyclic", 20, 2), ("fixed", 20, 2),
     ]  # fmt: skip
     assert {run.seed for run in result.runs} == {2, 5}
     assert result.schedule("cyclic", 8) == clr.triangular(0.25, 0.75, 2)
-    assert all(run.records[-1][0] == run.steps for run in result.runs)
+    assert all(run.records[-1][0] == run.total_steps for run in result.runs)
 
 
 def test_what_is_no_schedule_of_ours_is_handed_on(tmp_path: Path) -> None:
@@ -174,8 +177,8 @@ def test_a_schedule_can_be_an_array(tmp_path: Path) -> None:
     def train(schedule: Any, seed: int, steps: int) -> Any:
         yield steps, {"loss": float(schedule.sum())}
 
-    result = compare(tmp_path, train, {"own": lambda steps: np.full(2, steps)}, seeds=2, steps=[10, 20])
-    assert [(run.steps, run.records[0][1]["loss"]) for run in result.runs] == [(10, 20)] * 2 + [(20, 40)] * 2
+    result = compare(tmp_path, train, {"own": lambda steps: np.full(2, steps)}, seeds=2, total_steps=[10, 20])
+    assert [(run.total_steps, run.records[0][1]["loss"]) for run in result.runs] == [(10, 20)] * 2 + [(20, 40)] * 2
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -296,12 +299,14 @@ def test_ctrl_c_ends_the_workers_and_what_they_have_started(tmp_path: Path, pres
 
 def test_the_progress_is_that_of_the_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     compare(tmp_path, seeds=[0], progress=False)
-    compare(tmp_path, seeds=[0], progress=None)  # no terminal is there
     assert capsys.readouterr() == ("", "")
-    compare(tmp_path, seeds=2, progress=True)
+    compare(tmp_path, seeds=[1], progress=None)  # no terminal is there
+    assert capsys.readouterr() == ("", "")
+    compare(tmp_path, seeds=4, progress=True)
     said = capsys.readouterr()
     assert said.out == ""
-    assert "6 of 6 runs" in said.err
+    assert said.err.startswith("6 of 12 runs reused from ")
+    assert "240/240" in said.err
 
 
 UNGUARDED = """
@@ -311,7 +316,7 @@ import clr
 def train(schedule, seed, steps):
     yield steps, {"loss": schedule(0)}
 
-clr.compare(train, {"a": clr.constant(0.25)}, seeds=3, steps=5, file=sys.argv[1], workers=2)
+clr.compare(train, {"a": clr.constant(0.25)}, seeds=3, total_steps=5, file=sys.argv[1], workers=2)
 """
 
 
@@ -334,7 +339,7 @@ def test_what_workers_cannot_load_is_no_failed_run(tmp_path: Path, what: str) ->
     own = trainings.Unloadable()
     train, schedule = (own, clr.constant(0.25)) if what == "train" else (trainings.parabola, own)
     with pytest.raises(RuntimeError, match="before it could begin"):
-        compare(tmp_path, train, {"own": lambda steps: schedule}, workers=2)
+        compare(tmp_path, train, {"own": lambda steps: schedule}, workers=2, name="own")
     assert kept(tmp_path).runs == ()
 
 
@@ -358,11 +363,11 @@ import signal, sys
 from pathlib import Path
 import clr
 from tests import trainings
-from tests.test_compare import SCHEDULES
+from tests.comparison.test_compare import SCHEDULES
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background has switched off
-    clr.compare(trainings.slow, SCHEDULES, seeds=4, steps=20, file=sys.argv[1], workers=int(sys.argv[2]))
+    clr.compare(trainings.slow, SCHEDULES, seeds=4, total_steps=20, file=sys.argv[1], workers=int(sys.argv[2]))
 """
 
 
@@ -392,45 +397,102 @@ def test_it_goes_on_after_the_end_of_its_process(tmp_path: Path, sign: signal.Si
     assert 12 <= len(log.read_text().splitlines()) <= 12 + max(2, int(workers))
 
 
-OWN = """
-import functools, sys
+CHANGED = """
+import sys
 import clr
 
-class Plain:
-    def __init__(self, rate):
-        self.rate = rate
+def train(schedule, seed, total_steps):
+    yield total_steps, {"loss": LOSS}
 
-def rate(scale, step):
-    return scale
-
-def train(schedule, seed, steps):
-    yield steps, {"loss": 0.5}
-
-scale, power, seeds = map(float, sys.argv[2:])
-schedules = {
-    "object": Plain(scale),
-    "function": lambda steps: rate,
-    "partial": lambda steps: functools.partial(rate, scale),
-    "scaled": clr.cyclic(0.1, 0.5, 5, scale_fn=lambda cycle: power**-cycle),
-}
-clr.compare(train, schedules, seeds=int(seeds), steps=20, file=sys.argv[1], workers=0)
+file, options = sys.argv[1], dict.fromkeys(sys.argv[2:], True)
+print(clr.compare(train, {"a": clr.constant(0.25)}, seeds=2, total_steps=5, file=file, workers=0, **options).rows())
 """
 
 
-def test_schedules_of_ones_own_are_known_again_in_another_process(tmp_path: Path) -> None:
-    def process(*values: str) -> str:
-        command = [sys.executable, "-c", OWN, str(tmp_path / "runs.sqlite"), *values]
-        return subprocess.run(command, capture_output=True, text=True, check=False).stderr
+def test_a_changed_training_does_not_answer_with_old_numbers(tmp_path: Path) -> None:
+    file = str(tmp_path / "runs.sqlite")
 
-    assert process("0.5", "2", "1") == ""
-    first = kept(tmp_path).runs
-    assert len(first) == 4
-    assert process("0.5", "2", "2") == ""
-    runs = kept(tmp_path).runs
-    assert len(runs) == 8
-    assert set(map(str, first)) <= set(map(str, runs))  # with the seconds that they took
-    assert "another schedule under the name 'object'" in process("0.25", "2", "2")
-    assert "another schedule under the name 'scaled'" in process("0.5", "3", "2")
+    def script(loss: str, *options: str) -> subprocess.CompletedProcess[str]:
+        (tmp_path / "script.py").write_text(CHANGED.replace("LOSS", loss))
+        command = [sys.executable, str(tmp_path / "script.py"), file, *options]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert "'final': 0.5" in script("0.5").stdout
+    again = script("0.5")
+    assert "'final': 0.5" in again.stdout
+    assert again.stderr == f"2 of 2 runs reused from {file}, made {date.today().isoformat()} by __main__:train\n"
+    refused = script("0.25")
+    assert refused.returncode == 1
+    assert "the source of __main__:train is another than that of the runs in" in refused.stderr
+    assert "`fresh=True` deletes them and makes all anew; `reuse=True` uses them as they are." in refused.stderr
+    assert "'final': 0.5" in script("0.25", "reuse").stdout
+    fresh = script("0.75", "fresh")
+    assert "'final': 0.75" in fresh.stdout
+    assert fresh.stderr == ""
+    assert len(kept(tmp_path).runs) == 2
+
+
+class Told:
+    """A schedule that says what it is."""
+
+    def __init__(self, rate: float) -> None:
+        self.rate = rate
+
+    def __repr__(self) -> str:
+        return f"Told({self.rate})"
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        (object(), "must have a repr that says what it is"),
+        (np.arange(5000), "must have a repr that says what it is"),
+        (clr.cyclic(0.1, 0.5, 5, scale_fn=lambda cycle: 1 / cycle), "register its scaling function"),
+    ],
+    ids=["object", "array", "function"],
+)
+def test_what_can_not_be_known_again_is_not_kept(tmp_path: Path, schedule: Any, message: str) -> None:
+    def train(schedule: Any, seed: int, total_steps: int) -> Any:
+        yield total_steps, {"loss": 0.5}
+
+    with pytest.raises(ValueError, match=message):
+        compare(tmp_path, train, {"own": lambda steps: schedule})
+    assert len(compare(tmp_path, train, {"own": lambda steps: schedule}, file=None).runs) == 3
+    assert not list(tmp_path.iterdir()) or not kept(tmp_path).runs
+    compare(tmp_path, train, {"own": Told(0.5)})
+    with pytest.raises(ValueError, match="another schedule under the name 'own'"):
+        compare(tmp_path, train, {"own": Told(0.25)})
+
+
+def test_a_training_without_a_name_needs_one_to_be_kept(tmp_path: Path) -> None:
+    train = functools.partial(trainings.parabola)
+    for nameless in (train, lambda *given: train(*given)):
+        with pytest.raises(ValueError, match="`name` must be given to keep the runs"):
+            compare(tmp_path, nameless)
+    assert len(compare(tmp_path, train, name="mine").runs) == 9
+    with pytest.raises(ValueError, match="has the runs of 'mine', not of 'tests.trainings:parabola'"):
+        compare(tmp_path)
+
+
+def test_without_a_file_nothing_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert len(compare(tmp_path, file=None).runs) == 9
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_damaged_file_never_gives_another_number_of_runs(tmp_path: Path) -> None:
+    compare(tmp_path)
+    file, cut = tmp_path / "runs.sqlite", tmp_path / "cut.sqlite"
+    content = file.read_bytes()
+    for length in range(512, len(content), 512):
+        cut.write_bytes(content[:length])
+        with pytest.raises(ValueError, match=r"cut.sqlite is damaged|cut.sqlite is not the file"):
+            clr.Comparison.load(cut)
+    with sqlite3.connect(file) as database:
+        database.execute("UPDATE runs SET state = 'paused' WHERE seed = 1")
+    database.close()
+    states = [run.state for run in kept(tmp_path).runs]
+    assert (len(states), states.count("failed")) == (9, 3)
 
 
 def test_how_runs_are_compared_is_kept_before_they_are_made(tmp_path: Path) -> None:
@@ -456,38 +518,12 @@ def test_what_was_before_training_is_kept_when_schedules_are_added(tmp_path: Pat
         assert found.range_test == TEST
 
 
-def test_the_time_left_is_that_of_what_was_not_made_before(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
-    jobs = [Job("a", None, seed, 100) for seed in range(10)]
-
-    def shown(*reports: tuple[int, Job, int], wait: int = 0) -> str:
-        """What the bar says after reports with so many seconds before each, and after some more seconds."""
-        now = 1000.0
-        with bar(jobs, jobs[6:], lambda: now) as show:
-            for seconds, job, step in reports:
-                now += seconds
-                show(job, step, step == job.steps)
-            now += wait
-        return capsys.readouterr().err
-
-    assert re.search(r"6 of 10 runs .* left: -:--:--", shown(wait=600))  # there is no speed yet
-    # A quarter of the 400 steps in a minute.
-    assert re.search(r"7 of 10 runs .* 0:01:00 left: 0:03:00 a, seed 6: step 100 of 100", shown((60, jobs[6], 100)))
-    assert "left: 0:02:30" in shown((60, jobs[6], 100), wait=30)
-    # A half in an hour and ten seconds, of which the first hour counts too.
-    assert "left: 1:00:10" in shown((3600, jobs[6], 100), (10, jobs[7], 100))
-    assert re.search(r"6 of 10 runs .* left: 0:01:10", shown((10, jobs[8], 50)))
-    assert "left: 0:00:00" in shown(*((5, job, 100) for job in jobs[6:]), wait=5)
-
-
 def test_the_file_is_of_one_comparison_and_one_process(tmp_path: Path) -> None:
     from clr.comparison.store import Store
 
     file = tmp_path / "runs.sqlite"
     compare(tmp_path, seeds=1)
-    with pytest.raises(ValueError, match=r"has the runs of tests.trainings:parabola, not of tests.trainings:slow"):
+    with pytest.raises(ValueError, match=r"has the runs of 'tests.trainings:parabola', not of 'tests.trainings:slow'"):
         compare(tmp_path, trainings.slow)
     with pytest.raises(ValueError, match="another schedule under the name 'low'"):
         compare(tmp_path, schedules={"low": clr.constant(0.5)})
@@ -500,7 +536,7 @@ def test_the_file_is_of_one_comparison_and_one_process(tmp_path: Path) -> None:
         assert store._database.execute("PRAGMA journal_mode").fetchone() == ("delete",)
     other = tmp_path / "other.sqlite"
     other.write_text("not a database, but long enough to look like one" * 30)
-    with pytest.raises(ValueError, match="is not the file of a comparison"):
+    with pytest.raises(ValueError, match="is damaged, or not the file of a comparison"):
         clr.Comparison.load(other)
     foreign = tmp_path / "foreign.sqlite"
     with sqlite3.connect(foreign) as database:
@@ -577,7 +613,7 @@ def test_every_number_has_its_interval(tmp_path: Path) -> None:
     assert (float(first["ratio_low"]), float(first["ratio_high"])) == pytest.approx((0.1, 0.2))
     assert (second["ratio_low"], second["diverged"], second["failed"]) == ("", "0.25", "0.5")
     assert result.to_frame()["ratio_interval"][0] == pytest.approx((0.1, 0.2))
-    headings = ["schedule", "steps", "seeds", "final", "best", "iterations", "ratio", "diverged", "failed"]
+    headings = ["schedule", "total steps", "seeds", "final", "best", "iterations", "ratio", "diverged", "failed"]
     cells = [
         [name, "100", "2", "0.8 (0.7, 0.9)", "0.85 (0.8, 0.9)", "15 (10, 20)", "0.15 (0.10, 0.20)", "-", "-"],
         ["b", "100", "4", "0.4", "0.4", "-", "-", "25%", "50%"],
@@ -631,8 +667,8 @@ def test_arguments_that_make_no_sense(tmp_path: Path) -> None:
         ({"schedules": {3: clr.constant(0.1)}}, ValueError, "`schedules` must have a name"),
         ({"seeds": 0}, ValueError, "`seeds`"),
         ({"seeds": [1, 1]}, ValueError, "`seeds` must be one or more numbers, each once"),
-        ({"steps": 0}, ValueError, "`steps` must be whole numbers from 1"),
-        ({"steps": []}, ValueError, "`steps` must be one or more"),
+        ({"total_steps": 0}, ValueError, "`total_steps` must be whole numbers from 1"),
+        ({"total_steps": []}, ValueError, "`total_steps` must be one or more"),
         ({"goal": "best"}, ValueError, "`goal` must be one of"),
         ({"target": math.nan}, ValueError, "`target`"),
         ({"before": {"other": 3}}, ValueError, "`before`"),
@@ -655,7 +691,7 @@ def test_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optax", SimpleNamespace(__version__="0.0.7"))  # as if it had been loaded
     names = {"<script>alert(1)</script>": clr.constant(0.25), "a $b$ & _c": clr.triangular(0.25, 0.75, 5)}
     test = clr.range_test(lambda lr: 1 / (1 + 100 * lr) + lr**2, min_lr=1e-6, max_lr=100)
-    compare(tmp_path, schedules=names, range_test=test, steps=[10, 20])
+    compare(tmp_path, schedules=names, range_test=test, total_steps=[10, 20])
     page = tmp_path / "page.html"
     clr.Comparison.load(tmp_path / "runs.sqlite").report(page)
     text = page.read_text(encoding="utf-8")
@@ -828,7 +864,7 @@ def test_the_command(tmp_path: Path) -> None:
         return subprocess.run(program, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
     runs, page = str(tmp_path / "runs.sqlite"), str(tmp_path / "page.html")
-    given = ("tests.trainings:parabola", "--schedules", str(schedules), "--steps", "20", "--runs", runs)
+    given = ("tests.trainings:parabola", "--schedules", str(schedules), "--total-steps", "20", "--runs", runs)
     done = clr_compare(*given, "--seeds", "2", "--workers", "1", "--format", "json", "--out", page)
     assert done.returncode == 0, done.stderr
     assert [row["schedule"] for row in json.loads(done.stdout)["rows"]] == list(SCHEDULES)
@@ -847,22 +883,22 @@ def test_the_command(tmp_path: Path) -> None:
     assert "The LR range test" in Path(page).read_text()
     done = clr_compare("report", runs, "--format", "csv", "--metric", "weight", "--out", page)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[0].startswith("schedule,steps,seeds,final,")
+    assert done.stdout.splitlines()[0].startswith("schedule,total_steps,seeds,final,")
     done = clr_compare("report", runs, "--out", page)
     assert "cyclic" in done.stdout
     assert "low - fixed" not in done.stdout
     assert "low - fixed" in clr_compare("report", runs, "--differences", "--out", page).stdout
     done = clr_compare("report", runs, "--differences", "--format", "csv", "--out", page)
-    assert done.stdout.startswith("schedule,against,steps,seeds,difference,low,high\nlow,fixed,20,3,")
+    assert done.stdout.startswith("schedule,against,total_steps,seeds,difference,low,high\nlow,fixed,20,3,")
     for wrong, message in [
         (("report",), "needs the file of the runs"),
         (("report", "none.sqlite"), "cannot read none.sqlite: No such file"),
-        (("tests.trainings",), "needs --schedules and --steps"),
+        (("tests.trainings",), "needs --schedules and --total-steps"),
         (("tests.trainings", *given[1:]), "must be named as MODULE:FUNCTION. Received: tests.trainings"),
         (("tests.trainings:none", *given[1:]), "cannot find tests.trainings:none"),
         (("tests.none:train", *given[1:]), "cannot find tests.none:train"),
-        ((given[0], "--schedules", "none.json", "--steps", "3"), "cannot read none.json"),
-        ((given[0], "--schedules", page, "--steps", "3"), "has no schedules"),
+        ((given[0], "--schedules", "none.json", "--total-steps", "3"), "cannot read none.json"),
+        ((given[0], "--schedules", page, "--total-steps", "3"), "has no schedules"),
         ((*given, "--range-test", "none.json"), "cannot read none.json"),
         ((*given, "--range-test", str(schedules)), "is not a range test"),
         (("tests.trainings:slow", *given[1:]), "has the runs of tests.trainings:parabola"),
@@ -887,7 +923,7 @@ if __name__ == "__main__":
 
     log = os.environ[trainings.LOG]
     schedules = {"a": clr.constant(0.25), "b": clr.constant(0.5)}
-    options = {"steps": 10, "file": sys.argv[1], "engine": "ray"}
+    options = {"total_steps": 10, "file": sys.argv[1], "engine": "ray"}
     first = clr.compare(trainings.once_killed, schedules, seeds=[1], **options)
     result = clr.compare(trainings.once_killed, schedules, seeds=3, **options)
     assert [run for run in result.runs if run.seed == 1] == list(first.runs)
@@ -920,7 +956,7 @@ if __name__ == "__main__":
     driver = (
         "import functools, sys, ray, clr; from tests import trainings; ray.init(address=sys.argv[1]); "
         "clr.compare(functools.partial(trainings.mortal, sys.argv[2]), {'a': clr.constant(0.25)}, "
-        "seeds=[5, 6, 7, 8], steps=10, file=sys.argv[3], engine='ray', workers=1)"
+        "seeds=[5, 6, 7, 8], total_steps=10, file=sys.argv[3], engine='ray', workers=1)"
     )
     words = [cluster.address, log + "-driver", options["file"]]
     process = subprocess.Popen([sys.executable, "-c", driver, *words], stderr=subprocess.DEVNULL)

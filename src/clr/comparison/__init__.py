@@ -1,7 +1,9 @@
-"""Compares schedules on a user's own training: every combination is run, kept at once, and never run twice."""
+"""Compares schedules on your own training."""
 
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from clr import checks
@@ -29,27 +31,30 @@ def compare(
     target: float | None = None,
     before: Mapping[str, int] | None = None,
     range_test: RangeTest | None = None,
-    file: str | Path = "clr-compare.sqlite",
+    file: str | Path | None = None,
+    name: str | None = None,
+    fresh: bool = False,
+    reuse: bool = False,
     engine: Literal["local", "ray"] = "local",
     workers: int | None = None,
     progress: bool | None = None,
 ) -> Comparison:
-    """Trains under every schedule with every seed and budget, and says which does best.
+    """Trains under every schedule with every seed and length, and says which does best.
 
-    Each run is kept in ``file`` as soon as it is over. After a crash or Ctrl-C, the same call goes on where it was:
-    nothing is lost, and nothing is run twice. More schedules, seeds and budgets can be added to a file at any time. A
-    run that raises, diverges (a metric that is not finite) or takes its worker down is a result too, kept with its
-    error.
+    With a ``file``, each run is kept as soon as it is over. After a crash or Ctrl-C, the same call goes on where it
+    was: nothing is lost, and nothing is run twice. You can add schedules, seeds and lengths to a file at any time. The
+    call says on the standard error stream which runs it reuses. It refuses them where the source of ``train``'s module
+    has changed since: choose ``fresh=True`` or ``reuse=True`` then. A run that raises, diverges (a metric that is not
+    finite) or takes its worker down is a result too, kept with its error.
 
     Args:
-        train: Makes ``total_steps`` updates under a schedule, from what ``seed`` draws, and gives, as often as it likes, the
-            number of updates made and the metrics then: ``(step, {"accuracy": 0.9})``. It is called in processes of
-            their own, so it has to be a function of a module; with ``workers=0`` it can be any. A script that calls
-            `compare` needs ``if __name__ == "__main__":``, as it is imported there. Its runs are told from those of
-            another by its module, its name and the data that it was given (arguments of a partial, attributes of an
-            object), or by a ``name`` that it has as an attribute; its code may change.
-        schedules: A schedule for each name, or a function of ``total_steps`` that gives one. What is no
-            `clr.Schedule` is handed to ``train`` as it is, and known again by its data or its `repr`.
+        train: A function ``train(schedule, seed, total_steps)``. It makes ``total_steps`` updates under a schedule,
+            with all randomness drawn from ``seed``. As often as it likes, it yields the number of updates so far and
+            the metrics: ``(step, {"accuracy": 0.9})``. It runs in processes of its own, so it must be a function of a
+            module; with ``workers=0`` it can be any function. A script that calls `compare` needs
+            ``if __name__ == "__main__":``, because the processes import it.
+        schedules: A schedule for each name, or a function of ``total_steps`` that gives one. What is not a
+            `clr.Schedule` goes to ``train`` as it is. A file knows it again by its `repr`.
         seeds: How many seeds, from 0, or which.
         total_steps: The length of a training in updates, or several lengths.
         metric: What to compare; by default the first that ``train`` gives.
@@ -60,7 +65,10 @@ def compare(
         before: Updates that a schedule has cost before its training, such as those of a range test, by its name. They
             are counted in. The file keeps them for the schedules that are not named again.
         range_test: The test that has found the bounds, for the report; by default that of the file, if it has one.
-        file: Where the runs are kept: an SQLite database.
+        file: Where to keep the runs: an SQLite database. By default nothing is kept after the call.
+        name: The name of the training in the file; by default ``module:qualname`` of ``train``.
+        fresh: Whether to delete the runs that the file has, and to make all anew.
+        reuse: Whether to use runs that another version of the source of ``train`` has made.
         engine: ``"local"``, for processes of this machine with one thread each, or ``"ray"``, for the Ray cluster that
             this machine is part of.
         workers: How many processes; by default one per core. 0 runs all in this process, one after the other, which
@@ -72,19 +80,18 @@ def compare(
         The `Comparison` of these runs. On Ctrl-C KeyboardInterrupt is raised, and the file has what is complete.
 
     Raises:
-        TypeError, ValueError: An argument makes no sense, or the file is of another comparison, or in use by another
-            process.
+        TypeError, ValueError: An argument makes no sense; or the file is damaged, in use by another process, has the
+            runs of another training, or those of another version of its source.
         RuntimeError: No run can begin in another process, as ``train`` cannot be imported there.
 
-    >>> import clr, pathlib, tempfile
+    >>> import clr
     >>> def train(schedule, seed, total_steps):  # downhill on a parabola
     ...     weight = 1.0 + seed
     ...     for step in range(total_steps):
     ...         weight -= schedule(step) * weight
     ...         yield step + 1, {"loss": weight**2}
     >>> schedules = {"fixed": clr.constant(0.25), "cyclic": lambda steps: clr.triangular(0.25, 0.75, steps // 4)}
-    >>> file = pathlib.Path(tempfile.mkdtemp()) / "runs.sqlite"
-    >>> result = clr.compare(train, schedules, seeds=3, total_steps=20, file=file, workers=0)
+    >>> result = clr.compare(train, schedules, seeds=3, total_steps=20, workers=0)
     >>> [(row["schedule"], row["iterations"], row["ratio"]) for row in result.rows()]
     [('fixed', 20, 1.0), ('cyclic', 8, 0.4)]
     """
@@ -101,22 +108,25 @@ def compare(
     if target is not None:
         checks.number("target", target, "finite")
     before = {} if before is None else dict(checks.mapping("before", before))
-    for name, count in before.items():
-        checks.choice("before", name, schedules)
+    for own, count in before.items():
+        checks.choice("before", own, schedules)
         _numbers("before", [count], 0)
     checks.choice("engine", engine, ENGINES)
     if workers is not None:
         _numbers("workers", [workers], 1 if engine == "ray" else 0)
 
     made = {budget: _made(schedules, budget) for budget in budgets}
-    jobs = [
-        Job(name, made[budget][name], seed, budget) for budget in budgets for seed in all_seeds for name in schedules
-    ]
+    jobs = [Job(own, made[budget][own], seed, budget) for budget in budgets for seed in all_seeds for own in schedules]
+    describe = identity.description if file is None else identity.kept_description
+    texts = {(job.name, job.total_steps): describe(job.name, job.schedule) for job in jobs}
+    known = store.Training("" if file is None else identity.name_of(train, name), identity.source_of(train))
     run_all = engines.ray if engine == "ray" else engines.local
-    with store.Store(file) as kept:
-        kept.settle(identity.training(train), jobs)
+    with TemporaryDirectory(prefix="clr-") as folder, store.Store(file or Path(folder) / "runs.sqlite") as kept:
+        kept.settle(known, texts, checks.flag("fresh", fresh), checks.flag("reuse", reuse))
         settings: dict[str, Any] = {"metric": metric, "goal": goal, "target": target}
         missing = [job for job in jobs if not kept.has(job)]
+        if len(missing) < len(jobs):
+            print(kept.words_of_reuse(len(jobs) - len(missing), len(jobs)), file=sys.stderr)
         made_by = {"engine": engine, "versions": versions()} if missing else {}
         kept.note(settings | made_by, before, None if range_test is None else range_test.to_json())
         total = sum(job.total_steps for job in jobs)
@@ -138,10 +148,10 @@ def compare(
         return Comparison.of(runs, kept.schedules(), **settings, **kept.context())
 
 
-def _made(schedules: Mapping[str, Any], steps: int) -> dict[str, Any]:
+def _made(schedules: Mapping[str, Any], total_steps: int) -> dict[str, Any]:
     """The schedules for a budget."""
     return {
-        name: value(steps) if callable(value) and not isinstance(value, Schedule) else value
+        name: value(total_steps) if callable(value) and not isinstance(value, Schedule) else value
         for name, value in schedules.items()
     }
 

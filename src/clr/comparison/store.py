@@ -3,10 +3,11 @@
 import json
 import math
 import sqlite3
+from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
-from clr.comparison.identity import description
 from clr.comparison.runs import STATES, Job, Run
 from clr.finder.result import RangeTest
 
@@ -20,6 +21,13 @@ CREATE TABLE runs (
     seconds REAL NOT NULL, PRIMARY KEY (schedule, steps, seed)
 );
 """
+
+
+class Training(NamedTuple):
+    """What makes the runs of a file."""
+
+    name: str
+    source: str | None  # a digest of it, None where there is none
 
 
 class Store:
@@ -57,7 +65,7 @@ class Store:
             raise OSError(13, str(error), str(self._path)) from None
         except sqlite3.DatabaseError:
             self._close()
-            raise ValueError(f"{self._path} is not the file of a comparison") from None
+            raise ValueError(f"{self._path} is damaged, or not the file of a comparison") from None
         except BaseException:
             self._close()
             raise
@@ -67,26 +75,44 @@ class Store:
         self._database.close()
         self._close()
 
-    def settle(self, train: str, jobs: list[Job]) -> None:
+    def settle(self, train: Training, descriptions: Mapping[tuple[str, int], str], fresh: bool, reuse: bool) -> None:
         """Takes note of what is to be run; refuses what does not go with what was run before."""
-        known = self.settings().get("train", train)
-        if known != train:
+        if fresh:
+            with self._database:
+                for table in ("runs", "schedules", "settings"):
+                    self._database.execute(f"DELETE FROM {table}")
+        settings = self.settings()
+        known = settings.get("train", train.name)
+        if known != train.name:
             raise ValueError(
-                f"{self._path} has the runs of {known}, not of {train}. Give another `file`, or, if it is the same "
-                "training and only its data has changed, give it a `name` as an attribute from the start."
+                f"{self._path} has the runs of {known!r}, not of {train.name!r}. Give another `file`, or, if it is the "
+                f"same training, `name={known!r}`."
+            )
+        (count,) = self._database.execute("SELECT count(*) FROM runs").fetchone()
+        if count and settings.get("source") != train.source and not reuse:
+            raise ValueError(
+                f"the source of {train.name} is another than that of the runs in {self._path}, made "
+                f"{settings.get('made', 'before')}. `fresh=True` deletes them and makes all anew; `reuse=True` uses "
+                "them as they are."
             )
         described = self.schedules()
-        wanted = {(job.name, job.total_steps): description(job.schedule) for job in jobs}
-        for key, text in wanted.items():
+        for key, text in descriptions.items():
             if described.get(key, text) != text:
                 raise ValueError(
                     f"{self._path} has the runs of another schedule under the name {key[0]!r}. "
                     f"Received: {text}, there: {described[key]}."
                 )
+        noted = {"train": train.name, "source": train.source}
         with self._database:
-            self._database.execute("INSERT OR REPLACE INTO settings VALUES ('train', ?)", [json.dumps(train)])
-            rows = [(*key, text) for key, text in wanted.items()]
+            self._put(noted)
+            rows = [(*key, text) for key, text in descriptions.items()]
             self._database.executemany("INSERT OR REPLACE INTO schedules VALUES (?, ?, ?)", rows)
+
+    def words_of_reuse(self, count: int, wanted: int) -> str:
+        """Says which runs are not made again."""
+        settings = self.settings()
+        made = settings.get("made", "before")
+        return f"{count} of {wanted} runs reused from {self._path}, made {made} by {settings['train']}"
 
     def note(self, settings: dict[str, Any], before: dict[str, int], range_test: str | None) -> None:
         """Takes note of how the runs are compared. What was known of other schedules and the range test is kept."""
@@ -94,8 +120,11 @@ class Store:
         if range_test is not None:
             noted["range_test"] = range_test
         with self._database:
-            rows = [(name, json.dumps(value)) for name, value in noted.items()]
-            self._database.executemany("INSERT OR REPLACE INTO settings VALUES (?, ?)", rows)
+            self._put(noted)
+
+    def _put(self, settings: Mapping[str, object]) -> None:
+        rows = [(name, json.dumps(value)) for name, value in settings.items()]
+        self._database.executemany("INSERT OR REPLACE INTO settings VALUES (?, ?)", rows)
 
     def settings(self) -> dict[str, Any]:
         """All that was noted."""
@@ -127,15 +156,15 @@ class Store:
         row = (*run.key, run.state, run.error, json.dumps(records), run.seconds)
         with self._database:
             self._database.execute("INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+            self._put({"made": date.today().isoformat()})
 
     def runs(self) -> list[Run]:
         """All runs, in the order of their schedules."""
         order = {key: at for at, key in enumerate(self.schedules())}
         found = self._database.execute("SELECT schedule, steps, seed, state, error, records, seconds FROM runs")
         runs = [
-            Run(schedule, steps, seed, state, error, _records(records), seconds)
+            Run(schedule, steps, seed, *_known(state, error), _records(records), seconds)
             for schedule, steps, seed, state, error, records, seconds in found
-            if state in STATES
         ]
         return sorted(runs, key=lambda run: (order[run.schedule, run.total_steps], run.seed))
 
@@ -152,10 +181,18 @@ class Store:
             raise ValueError(f"{self._path} is not the file of a comparison")
         elif version != VERSION:
             raise ValueError(f"{self._path} must be of version {VERSION}. Received: {version}.")
+        (health,) = self._database.execute("PRAGMA quick_check(1)").fetchone()
+        if health != "ok":
+            raise ValueError(f"{self._path} is damaged: {health}. `sqlite3 FILE .recover` may save some of its runs.")
 
     def _close(self) -> None:
         if self._lock is not None:
             self._lock.close()
+
+
+def _known(state: str, error: str | None) -> tuple[str, str | None]:
+    """A state that a later version may have written counts as a failure, so that no run is hidden."""
+    return (state, error) if state in STATES else ("failed", f"the state {state!r} is not known: {error}")
 
 
 def _plain(value: float) -> float | str:
