@@ -1,6 +1,7 @@
 """``clr compare``: what it runs, keeps, prints and refuses."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -60,15 +61,35 @@ def test_report_reads_the_file_of_the_runs(call: Call) -> None:
     assert out.startswith("schedule,against,total_steps,seeds,difference,low,high\nlow,fixed,20,2,")
 
 
-def test_a_file_is_of_one_training_until_it_is_made_afresh(call: Call, log: Path) -> None:
-    assert call(*GIVEN, *JSON, "--seeds", "1", "--name", "mine")[0] == 0
-    assert call(*GIVEN, *JSON, "--seeds", "1", "--name", "mine", "--reuse")[0] == 0
-    assert len(log.read_text().splitlines()) == 3
-    code, out, err = call(*GIVEN, *JSON, "--seeds", "1", "--name", "other")
+def test_a_file_is_of_one_training(call: Call, log: Path) -> None:
+    given = (*GIVEN, *JSON, "--seeds", "1")
+    assert call(*given, "--name", "mine")[0] == 0
+    code, out, err = call(*given, "--name", "other")
     assert (code, out, len(err.splitlines())) == (2, "", 1)
-    assert "mine" in err
-    assert call(*GIVEN, *JSON, "--seeds", "1", "--name", "other", "--fresh")[0] == 0
+    assert "Give another --runs, or, if it is the same training, `--name 'mine'`." in err
+    assert call(*given, "--name", "other", "--fresh")[0] == 0
     assert len(log.read_text().splitlines()) == 6
+
+
+def test_a_changed_training_is_refused_unless_told_otherwise(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def final(value: float, *options: str) -> tuple[int, float | None, str]:
+        """The exit code, the final metric and the errors after a training that comes to a value."""
+        source = f"def train(schedule, seed, total_steps):\n    yield total_steps, {{'accuracy': {value}}}\n"
+        Path("changing.py").write_text(source)
+        monkeypatch.delitem(sys.modules, "changing", raising=False)
+        code, out, err = call("compare", "changing:train", *GIVEN[2:], *JSON, "--seeds", "1", *options)
+        return code, json.loads(out)["rows"][0]["final"] if out else None, err
+
+    assert final(0.5)[:2] == (0, 0.5)
+    assert final(0.5)[:2] == (0, 0.5)
+    code, found, err = final(0.625)
+    assert (code, found, len(err.splitlines())) == (2, None, 1)
+    assert "--fresh deletes them" in err
+    assert "--reuse uses them" in err
+    code, found, err = final(0.625, "--reuse")
+    assert (code, found) == (0, 0.5)
+    assert "3 of 3 runs reused from clr-compare.sqlite" in err
+    assert final(0.6875, "--fresh")[:2] == (0, 0.6875)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +104,7 @@ def test_a_file_is_of_one_training_until_it_is_made_afresh(call: Call, log: Path
         ((*GIVEN[1:3], "test.json", *GIVEN[4:]), "test.json has no schedules"),
         ((*GIVEN[1:], "--range-test", "none.json"), "cannot read none.json"),
         ((*GIVEN[1:], "--range-test", "schedules.json"), "schedules.json is not a range test"),
-        (("report", "schedules.json"), "schedules.json is not the file of a comparison"),
+        (("report", "schedules.json"), "schedules.json is damaged, or not the file of a comparison"),
     ],
 )
 def test_wrong_use_is_refused_in_a_line(call: Call, arguments: tuple[str, ...], message: str) -> None:

@@ -17,6 +17,14 @@ from clr.schedules.serialize import from_dict
 
 Format = Literal["table", "csv", "json"]
 
+# What messages call the arguments of `clr.compare`, and their names here.
+OPTIONS = {
+    "`fresh=True`": "--fresh",
+    "`reuse=True`": "--reuse",
+    "another `file`": "another --runs",
+    "`name=": "`--name ",
+}
+
 
 def command(
     what: Annotated[str, typer.Argument(help="MODULE:FUNCTION, what trains; or `report`.", metavar="MODULE:FUNCTION")],
@@ -45,10 +53,14 @@ def command(
     ] = None,
     runs: Annotated[Path, typer.Option(help="The file that keeps the runs.")] = Path("clr-compare.sqlite"),
     name: Annotated[
-        str | None, typer.Option(help="The name of the training, by default its own.", show_default=False)
+        str | None, typer.Option(help="The name of the training, by default MODULE:FUNCTION.", show_default=False)
     ] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Delete the runs in the file, and begin anew.")] = False,
-    reuse: Annotated[bool, typer.Option("--reuse", help="Take the runs in the file, though the code changed.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Delete the runs that the file has, and make all anew.")
+    ] = False,
+    reuse: Annotated[
+        bool, typer.Option("--reuse", help="Use the runs that the file has, though the code has changed.")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="A page of HTML to write.", show_default=False)] = None,
     form: Annotated[Format, typer.Option("--format", help="How to print the result.")] = "table",
     differences: Annotated[
@@ -58,9 +70,10 @@ def command(
     """Compare schedules on a training of your own: `clr compare MODULE:FUNCTION`, or `clr compare report FILE`.
 
     The function takes a schedule, a seed and a number of updates, and yields pairs of a step and its metrics. The file
-    keeps every run as soon as it is over. After a crash or Ctrl-C, the same command goes on where it was. `report`
-    prints what a file has, also while it grows, and writes the page `clr-compare.html`. `--range-test` takes the test
-    that found the bounds. A constant rate needs no test, so the updates of the test count for all other schedules.
+    keeps every run as soon as it is over. After a crash or Ctrl-C, the same command goes on where it was. If the code
+    has changed since, choose `--fresh` or `--reuse`. `report` prints what a file has, also while it grows, and writes
+    the page `clr-compare.html`. `--range-test` takes the test that found the bounds. A constant rate needs no test, so
+    the updates of the test count for all other schedules.
     """
     with refusals():
         if what == "report":
@@ -82,8 +95,11 @@ def command(
             except KeyboardInterrupt:
                 print(f"Interrupted: {runs} has the runs that are complete.", file=sys.stderr)
                 raise typer.Exit(INTERRUPTED) from None
-            except (TypeError, RuntimeError) as error:
-                raise RefusedError(str(error)) from error
+            except (TypeError, ValueError, RuntimeError) as error:
+                message = str(error)
+                for name, option in OPTIONS.items():
+                    message = message.replace(name, option)
+                raise RefusedError(message) from error
         _print(result, form, "differences" if differences else "results")
         if out is not None:
             result.report(out)
