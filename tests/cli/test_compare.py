@@ -104,7 +104,7 @@ def test_a_changed_training_is_refused_unless_told_otherwise(call: Call, monkeyp
         ((*GIVEN[1:3], "test.json", *GIVEN[4:]), "test.json has no schedules"),
         ((*GIVEN[1:], "--range-test", "none.json"), "cannot read none.json"),
         ((*GIVEN[1:], "--range-test", "schedules.json"), "schedules.json is not a range test"),
-        (("report", "schedules.json"), "schedules.json is damaged, or not the file of a comparison"),
+        (("report", "schedules.json"), "schedules.json is not the file of a comparison, or is damaged"),
     ],
 )
 def test_wrong_use_is_refused_in_a_line(call: Call, arguments: tuple[str, ...], message: str) -> None:

@@ -24,7 +24,7 @@ def name_of(train: object, name: str | None) -> str:
 
 def source_of(train: Any) -> str | None:
     """A digest of the source of the module that trains; None where it has none, as in a notebook."""
-    module = getattr(train, "__module__", None) or type(getattr(train, "func", train)).__module__
+    module = getattr(train, "func", train).__module__  # that of what a partial calls
     try:
         return hashlib.sha256(inspect.getsource(sys.modules[module]).encode()).hexdigest()[:16]
     except (OSError, TypeError, KeyError):

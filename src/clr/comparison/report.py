@@ -63,7 +63,7 @@ def page(comparison: Comparison) -> str:
     )
 
 
-_HEADINGS = ("schedule", "total steps", "seeds", "final", "best", "iterations", "ratio", "diverged", "failed")
+_HEADINGS = ("schedule", "steps", "seeds", "final", "best", "iterations", "ratio", "diverged", "failed")
 
 
 def _text(value: Any) -> str:

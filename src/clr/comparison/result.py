@@ -29,7 +29,7 @@ Part = Literal["results", "differences"]
 PARTS = ("results", "differences")
 _MANY = 4  # schedules, above which a person is shown no pair but those with the best constant one
 _LOST = ("diverged", "failed")
-DIFFERENCES = ("schedules", "total steps", "seeds", "difference", "95% interval")  # their headings, for a person
+DIFFERENCES = ("schedules", "steps", "seeds", "difference", "95% interval")  # their headings, for a person
 
 
 @dataclass(frozen=True, repr=False)
@@ -244,7 +244,7 @@ class Comparison:
         result = Table(caption=caption, box=SIMPLE, show_edge=False, pad_edge=False, collapse_padding=True)
         short = all(len(name) <= 20 for name in self.schedules)
         result.add_column("schedule", overflow="fold", no_wrap=short)
-        result.add_column("total steps", justify="right", no_wrap=True)
+        result.add_column("steps", justify="right", no_wrap=True)
         result.add_column("seeds", justify="right")
         for heading in (f"final {self.metric}", "best", "iterations", "ratio", *lost):
             result.add_column(heading, justify="right", overflow="fold")

@@ -65,7 +65,7 @@ class Store:
             raise OSError(13, str(error), str(self._path)) from None
         except sqlite3.DatabaseError:
             self._close()
-            raise ValueError(f"{self._path} is damaged, or not the file of a comparison") from None
+            raise ValueError(f"{self._path} is not the file of a comparison, or is damaged") from None
         except BaseException:
             self._close()
             raise
@@ -128,7 +128,7 @@ class Store:
 
     def settings(self) -> dict[str, Any]:
         """All that was noted."""
-        return {name: json.loads(value) for name, value in self._database.execute("SELECT name, value FROM settings")}
+        return {name: self._read(value) for name, value in self._rows("SELECT name, value FROM settings")}
 
     def context(self) -> dict[str, Any]:
         """What was noted of how the runs came about, as `Comparison.of` takes it."""
@@ -142,7 +142,7 @@ class Store:
 
     def schedules(self) -> dict[tuple[str, int], str]:
         """What each name stands for at each budget."""
-        found = self._database.execute("SELECT name, steps, description FROM schedules ORDER BY rowid")
+        found = self._rows("SELECT name, steps, description FROM schedules ORDER BY rowid")
         return {(name, steps): text for name, steps, text in found}
 
     def has(self, job: Job) -> bool:
@@ -161,12 +161,24 @@ class Store:
     def runs(self) -> list[Run]:
         """All runs, in the order of their schedules."""
         order = {key: at for at, key in enumerate(self.schedules())}
-        found = self._database.execute("SELECT schedule, steps, seed, state, error, records, seconds FROM runs")
+        found = self._rows("SELECT schedule, steps, seed, state, error, records, seconds FROM runs")
         runs = [
-            Run(schedule, steps, seed, *_known(state, error), _records(records), seconds)
+            Run(schedule, steps, seed, *_known(state, error), _records(self._read(records)), seconds)
             for schedule, steps, seed, state, error, records, seconds in found
         ]
         return sorted(runs, key=lambda run: (order[run.schedule, run.total_steps], run.seed))
+
+    def _rows(self, query: str) -> list[tuple[Any, ...]]:
+        try:
+            return self._database.execute(query).fetchall()
+        except sqlite3.DatabaseError:
+            raise self._damaged() from None
+
+    def _read(self, text: str) -> Any:
+        try:
+            return json.loads(text)
+        except ValueError:
+            raise self._damaged() from None
 
     def _open(self) -> None:
         self._database.execute("PRAGMA synchronous = FULL")  # so that a run that was kept outlasts a power cut
@@ -181,9 +193,15 @@ class Store:
             raise ValueError(f"{self._path} is not the file of a comparison")
         elif version != VERSION:
             raise ValueError(f"{self._path} must be of version {VERSION}. Received: {version}.")
+        (size,) = self._database.execute(
+            "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
+        ).fetchone()
         (health,) = self._database.execute("PRAGMA quick_check(1)").fetchone()
-        if health != "ok":
-            raise ValueError(f"{self._path} is damaged: {health}. `sqlite3 FILE .recover` may save some of its runs.")
+        if size > self._path.stat().st_size or health != "ok":
+            raise self._damaged()
+
+    def _damaged(self) -> ValueError:
+        return ValueError(f"{self._path} is damaged. `sqlite3 {self._path.name} .recover` may save some of its runs.")
 
     def _close(self) -> None:
         if self._lock is not None:
@@ -199,5 +217,5 @@ def _plain(value: float) -> float | str:
     return value if math.isfinite(value) else str(value)
 
 
-def _records(text: str) -> tuple[tuple[int, dict[str, float]], ...]:
-    return tuple((step, {name: float(value) for name, value in metrics.items()}) for step, metrics in json.loads(text))
+def _records(data: list[tuple[int, dict[str, Any]]]) -> tuple[tuple[int, dict[str, float]], ...]:
+    return tuple((step, {name: float(value) for name, value in metrics.items()}) for step, metrics in data)
