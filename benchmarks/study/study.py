@@ -75,7 +75,7 @@ def schedules(base_lr: float, max_lr: float) -> dict[str, Callable[[int], Any]]:
     """What depends on the budget, at the bounds that the range test has found; that of the cycles is of four."""
     peers = {kind: _peer(kind, max_lr) for kind in ("step decay", "exponential", "cosine", "OneCycleLR")}
     return peers | {
-        "warm_restarts": lambda steps: clr.warm_restarts(max_lr, steps / 7, cycle_mult=2),
+        "warm_restarts": lambda steps: clr.warm_restarts(max_lr, first_cycle=steps / 7, cycle_mult=2),
         "triangular": lambda steps: clr.triangular(base_lr, max_lr, steps / 8),
         "triangular2": lambda steps: clr.triangular2(base_lr, max_lr, steps / 8),
         "exp_range": lambda steps: clr.exp_range(base_lr, max_lr, steps / 8, gamma=0.1 ** (1 / steps)),
@@ -117,9 +117,11 @@ def run(
                 "metric": "metric",
                 "goal": "max",
                 "file": file.with_suffix(".sqlite"),
+                "name": f"{name} {kind}",
+                "reuse": True,  # what is kept took days: a training that changes needs another folder of results
             }
             # What does not know its budget is the same at each until it ends.
-            clr.compare(train, fixed_rates(kind), steps=plan.full, **options)
+            clr.compare(train, fixed_rates(kind), total_steps=plan.full, **options)
             if not fixed_only:
                 test = _tested(file.with_suffix(".json"), name, kind)
                 try:
@@ -127,12 +129,12 @@ def run(
                 except clr.NoBoundsError as refusal:
                     print(f"{name}, {kind}: {refusal}")
                     continue
-                clr.compare(train, free_rates(kind, max_lr), steps=plan.full, **options)
+                clr.compare(train, free_rates(kind, max_lr), total_steps=plan.full, **options)
                 few = options | {"seeds": min(OFF_SEEDS, options["seeds"])}
-                clr.compare(train, off_schedules(base_lr, max_lr), steps=plan.full // 2, **few)
+                clr.compare(train, off_schedules(base_lr, max_lr), total_steps=plan.full // 2, **few)
                 named = schedules(base_lr, max_lr)
                 options |= {"before": dict.fromkeys(named, len(test.rates)), "range_test": test}
-                clr.compare(train, named, steps=[plan.full // share for share in SHARES], **options)
+                clr.compare(train, named, total_steps=[plan.full // share for share in SHARES], **options)
             print(f"{name}, {kind}: done")
 
 
@@ -251,7 +253,7 @@ class Pair:
         """The runs of each schedule and budget."""
         made: dict[tuple[str, int], list[Any]] = {}
         for run in self.comparison.runs:
-            made.setdefault((run.schedule, run.steps), []).append(run)
+            made.setdefault((run.schedule, run.total_steps), []).append(run)
         return made
 
     def _runs(self, name: str, share: int) -> list[Any]:
@@ -293,11 +295,11 @@ def load(results: Path) -> list[Pair]:
         if not refused:
             wanted |= {(name, full) for name in free_rates(kind, 1.0)}
             wanted |= {(name, full // share) for name in schedules(1.0, 1.0) for share in SHARES}
-        seeds = {key: {run.seed for run in whole.runs if (run.schedule, run.steps) == key} for key in wanted}
+        seeds = {key: {run.seed for run in whole.runs if (run.schedule, run.total_steps) == key} for key in wanted}
         common = set.intersection(*seeds.values())
         wanted |= {(name, full // 2) for name in off_schedules(1.0, 1.0)}
         if common:
-            runs = [run for run in whole.runs if run.seed in common and (run.schedule, run.steps) in wanted]
+            runs = [run for run in whole.runs if run.seed in common and (run.schedule, run.total_steps) in wanted]
             own = clr.Comparison.of(runs, whole.descriptions, "metric", "max")
             pairs.append(Pair(task, kind, own, len(test.rates), refused))
     if not pairs:

@@ -17,18 +17,18 @@ pytest.importorskip("schedulefree")
 pytest.importorskip("sklearn")
 
 import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
 from benchmarks import medians, packed
 from benchmarks.bounds.tasks import ALL
 from benchmarks.medians import Number, plain
 from benchmarks.study import study, training
 from benchmarks.study.study import Pair, Plan
 from benchmarks.study.training import Peer, Training
-from torch.optim.optimizer import register_optimizer_step_pre_hook
-
 from clr.comparison.runs import Job, Run, perform
 from tests.kept import unpacked
 
-PAGE = Path(__file__).parent.parent / "docs" / "study.md"
+PAGE = Path(__file__).parents[2] / "docs" / "study.md"
 FULL = 400
 
 
@@ -49,7 +49,7 @@ def pair(*more: Run, refused: bool = False, task: str = "one", spent: int = 50) 
     ]
     runs = [*fixed, *more]
     constant = clr.constant(0.1).to_json()
-    descriptions = {(own.schedule, own.steps): constant if own in fixed else "" for own in runs}
+    descriptions = {(own.schedule, own.total_steps): constant if own in fixed else "" for own in runs}
     comparison = clr.Comparison.of(runs, descriptions, "metric", "max")
     return Pair(task, "sgd", comparison, spent, refused)
 
