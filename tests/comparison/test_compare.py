@@ -166,7 +166,7 @@ def test_what_is_no_schedule_of_ours_is_handed_on(tmp_path: Path) -> None:
         seen.append(schedule)
         yield steps, {"accuracy": 0.5}
 
-    result = compare(tmp_path, train, {"own": "a word", "made": lambda steps: ("tuple", steps)}, seeds=1)
+    result = compare(tmp_path, train, {"own": "a word", "made": lambda steps: ("tuple", steps)}, seeds=1, name="own")
     assert seen == ["a word", ("tuple", 20)]
     assert result.reference is None
     assert result.target is None
@@ -404,15 +404,15 @@ def train(schedule, seed, total_steps):
     yield total_steps, {"loss": LOSS}
 
 file, options = sys.argv[1], dict.fromkeys(sys.argv[2:], True)
-print(clr.compare(train, {"a": clr.constant(0.25)}, seeds=2, total_steps=5, file=file, workers=0, **options).rows())
+print(clr.compare(train, {"a": clr.constant(0.25)}, seeds=SEEDS, total_steps=5, file=file, workers=0, **options).rows())
 """
 
 
 def test_a_changed_training_does_not_answer_with_old_numbers(tmp_path: Path) -> None:
     file = str(tmp_path / "runs.sqlite")
 
-    def script(loss: str, *options: str) -> subprocess.CompletedProcess[str]:
-        (tmp_path / "script.py").write_text(CHANGED.replace("LOSS", loss))
+    def script(loss: str, *options: str, seeds: str = "2") -> subprocess.CompletedProcess[str]:
+        (tmp_path / "script.py").write_text(CHANGED.replace("LOSS", loss).replace("SEEDS", seeds))
         command = [sys.executable, str(tmp_path / "script.py"), file, *options]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
@@ -420,6 +420,7 @@ def test_a_changed_training_does_not_answer_with_old_numbers(tmp_path: Path) -> 
     again = script("0.5")
     assert "'final': 0.5" in again.stdout
     assert again.stderr == f"2 of 2 runs reused from {file}, made {date.today().isoformat()} by __main__:train\n"
+    assert script("0.5", seeds="1 + 2").stderr.startswith("2 of 3 runs reused")
     refused = script("0.25")
     assert refused.returncode == 1
     assert "the source of __main__:train is another than that of the runs in" in refused.stderr
@@ -465,7 +466,11 @@ def test_what_can_not_be_known_again_is_not_kept(tmp_path: Path, schedule: Any, 
 
 def test_a_training_without_a_name_needs_one_to_be_kept(tmp_path: Path) -> None:
     train = functools.partial(trainings.parabola)
-    for nameless in (train, lambda *given: train(*given)):
+
+    def holding(*given: Any) -> Any:
+        return train(*given)
+
+    for nameless in (train, holding, lambda *given: trainings.parabola(*given)):
         with pytest.raises(ValueError, match="`name` must be given to keep the runs"):
             compare(tmp_path, nameless)
     assert len(compare(tmp_path, train, name="mine").runs) == 9

@@ -1,5 +1,6 @@
 """By what kept runs are known again: the name of the training, its source, and the text of each schedule."""
 
+import ast
 import hashlib
 import inspect
 import re
@@ -17,18 +18,30 @@ def name_of(train: object, name: str | None) -> str:
     if name is not None:
         return checks.scale_name("name", name)
     own = getattr(train, "__qualname__", None)
-    if own is None or "<lambda>" in own or getattr(train, "__self__", None) is not None:
+    holds = getattr(train, "__self__", None) or getattr(train, "__closure__", None)  # data that no source tells
+    if own is None or "<lambda>" in own or holds:
         raise ValueError(f"`name` must be given to keep the runs of what has no name of its own. Received: {train!r}.")
     return f"{train.__module__}:{own}"
 
 
 def source_of(train: Any) -> str | None:
-    """A digest of the source of the module that trains; None where it has none, as in a notebook."""
+    """A digest of what the module that trains defines; None where it has no source, as in a notebook.
+
+    It is that of all functions, classes and constants, without comments. The rest of a script, such as its call of
+    `clr.compare`, may change: more seeds and schedules can be added.
+    """
     module = getattr(train, "func", train).__module__  # that of what a partial calls
     try:
-        return hashlib.sha256(inspect.getsource(sys.modules[module]).encode()).hexdigest()[:16]
-    except (OSError, TypeError, KeyError):
+        body = ast.parse(inspect.getsource(sys.modules[module])).body
+    except (OSError, TypeError, KeyError, SyntaxError):
         return None
+    return hashlib.sha256("".join(ast.dump(node) for node in body if _defines(node)).encode()).hexdigest()[:16]
+
+
+def _defines(node: ast.stmt) -> bool:
+    if isinstance(node, ast.Assign | ast.AnnAssign):
+        return not any(isinstance(part, ast.Call) for part in ast.walk(node))
+    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
 
 
 def description(name: str, schedule: object) -> str:
