@@ -71,8 +71,8 @@ def compare(
         reuse: Whether to use runs that another version of the source of ``train`` has made.
         engine: ``"local"``, for processes of this machine with one thread each, or ``"ray"``, for the Ray cluster that
             this machine is part of.
-        workers: How many processes; by default one per core. 0 runs all in this process, one after the other, which
-            Ray can not.
+        workers: How many processes; by default one per core. 0 runs all in this process, one after the other. Ray needs
+            at least 1.
         progress: Whether to show a bar with the time that is left on the standard error stream; by default where that
             is a terminal and rich is installed.
 

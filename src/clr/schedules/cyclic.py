@@ -1,4 +1,4 @@
-"""Schedules whose cycles repeat: the policies of the paper, and warm restarts."""
+"""Schedules whose cycles repeat: the policies of the paper, and warm restarts. The formula is in `wave`."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The schedules by the names they have in the field.
+"""The public functions that make schedules, under their usual names.
 
 The three policies of Smith (2017), sections 3.1 to 3.3, and `cyclic` behind them; SGDR (Loshchilov and Hutter 2017);
 the schedules of one training, such as one-cycle (Smith and Topin 2018), cosine and linear; and `phases` behind those.
@@ -38,15 +38,15 @@ def triangular(
         max_lr: The upper bound, the rate at the peak of each cycle; per update.
         step_size: Steps (optimizer updates) from ``base_lr`` to ``max_lr``: half a cycle, or the rising part of it.
             Need not be whole: it is taken as the nearest fraction with a denominator up to 1000. See `clr.step_size`.
-        step_size_down: Steps back to ``base_lr``; by default as many. With it ``step_size`` may be 0: then each cycle
-            starts at ``max_lr``.
+        step_size_down: Steps from ``max_lr`` back to ``base_lr``; by default ``step_size``. If you give it,
+            ``step_size`` may be 0: then each cycle starts at ``max_lr``.
         shape: ``"linear"``, or ``"cosine"`` for a rate that turns smoothly at both bounds.
         cycle_mult: Each cycle is this many times as long as the one before: 1, or a number from 0.001 to 1000 at least
             0.001 away from it. Below 1 the cycles end where they would be shorter than a step; then the rate stays
             ``base_lr``.
 
     Raises:
-        TypeError, ValueError: An argument is not a number, or not one that makes sense. The message says which.
+        TypeError, ValueError: An argument is not a number, or is out of its range. The message says which.
 
     >>> import clr
     >>> schedule = clr.triangular(base_lr=0.001, max_lr=0.006, step_size=2000)
@@ -187,7 +187,7 @@ def phases(
         shape: How it goes: ``"linear"``; ``"cosine"`` for half a cosine wave; or ``"1-sqrt"``, which is steep at the
             higher end, for the decay of `wsd`.
         total_steps: The number of steps after which it counts as ended, for `clr.join` and `Schedule.after_end`. By
-            default the last corner is the last step: the sum of the lengths, and 1.
+            default the sum of the lengths plus 1, so that the last corner is the last step.
 
     Raises:
         TypeError, ValueError: An argument makes no sense.
@@ -261,7 +261,7 @@ def cosine(max_lr: float, total_steps: int, warmup_steps: int = 0, min_lr: float
         TypeError, ValueError: An argument makes no sense, or the warm-up leaves no step for the fall.
 
     The same as transformers' ``get_cosine_schedule_with_warmup`` and Optax's ``warmup_cosine_decay_schedule``, but
-    that these begin at rate 0 and reach the lowest rate a step after the last.
+    that those begin at rate 0 and would reach the lowest rate one step after the end.
 
     >>> import clr
     >>> schedule = clr.cosine(max_lr=1.0, total_steps=8, warmup_steps=3)
@@ -377,8 +377,8 @@ def one_cycle(
     Args:
         max_lr: The rate at the peak; per update.
         total_steps: The steps in all; the last of them has the lowest rate.
-        pct_start: The part of them that is spent rising, from 0 to 1. Where that is a step or less, it starts at the
-            peak.
+        pct_start: The fraction of the steps in which the rate rises, from 0 to 1. If that is one step or less, it
+            starts at the peak.
         anneal_strategy: ``"cosine"`` or ``"linear"``; PyTorch's ``"cos"`` is taken too.
         div_factor: The first rate is ``max_lr / div_factor``; 1 or more.
         final_div_factor: The last rate is the first one, divided by this; 1 or more.
@@ -420,7 +420,7 @@ def one_cycle_fastai(
     """The one-cycle policy as fastai's ``fit_one_cycle`` has it, with its names and defaults.
 
     It differs from `one_cycle` in three ways: the last rate is ``max_lr / div_final``; the peak is at ``pct_start`` of
-    ``total_steps``, not a step earlier; and the last rate would be that of the step after the last.
+    ``total_steps``, not a step earlier; and the lowest rate falls on the step after the end, so it is never used.
 
     >>> import clr
     >>> schedule = clr.one_cycle_fastai(max_lr=1.0, total_steps=100)

@@ -1,4 +1,4 @@
-"""Schedules from plain data: lossless, with a version, and strict about what comes back.
+"""Reads schedules from plain data: lossless, with a version, and strict. `Schedule.to_dict` writes them.
 
 Loading runs no code and imports nothing: policies and scaling functions are looked up by name.
 """
