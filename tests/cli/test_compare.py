@@ -67,7 +67,8 @@ def test_a_file_is_of_one_training(call: Call, log: Path) -> None:
     code, out, err = call(*given, "--name", "other")
     assert (code, out, len(err.splitlines())) == (2, "", 1)
     assert "Give another --runs, or, if it is the same training, `--name 'mine'`." in err
-    assert call(*given, "--name", "other", "--fresh")[0] == 0
+    assert call(*given, "--name", "other", "--fresh")[0] == 2  # it deletes no runs but its own
+    assert call(*given, "--name", "mine", "--fresh")[0] == 0
     assert len(log.read_text().splitlines()) == 6
 
 

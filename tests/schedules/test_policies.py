@@ -181,3 +181,18 @@ def test_a_training_of_whole_cycles_ends_with_the_last() -> None:
 
 def test_step_size_fits_a_schedule() -> None:
     assert clr.triangular(0.0, 1.0, clr.step_size(391, 2.5)) == clr.triangular(0.0, 1.0, 977.5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"total_steps": 1000, "epochs": 2}, TypeError, "step_size takes"),
+        ({"steps_per_epoch": 500, "cycles": 2}, TypeError, "step_size takes"),
+        ({"total_steps": 100, "cycles": 0.0004}, ValueError, "`cycles` must be a number from 0.01 to 500"),
+        ({"total_steps": 99991, "cycles": 501}, ValueError, "`cycles` must be a number from 0.01 to 500"),
+    ],
+)
+def test_step_size_ignores_nothing(arguments: dict[str, float], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        clr.step_size(**arguments)  # type: ignore[arg-type]
+    assert clr.triangular(0, 1, clr.step_size(total_steps=99_991, cycles=500)).is_cycle_end(99_990)

@@ -652,3 +652,18 @@ def test_resuming_at_any_step_in_another_process_changes_nothing(drive: str, tmp
         done = subprocess.run(arguments, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [str(step) for step in range(STEPS)]
+
+
+def test_a_schedule_that_ends_in_an_error_lets_its_last_update_be_made() -> None:
+    schedule = clr.linear(1.0, 3).after_end("error")
+    for drive in (clr.torch.LRScheduler, clr.torch.Follower):
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+        driver: Any = drive(optimizer, schedule)
+        applied = []
+        for _ in range(3):
+            applied.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            getattr(driver, "step", lambda: None)()
+        assert applied == [1.0, 0.5, 0.0]
+        with pytest.raises(ValueError, match="`step` must be below 3, where the schedule ends"):
+            optimizer.step(), getattr(driver, "step", lambda: None)()

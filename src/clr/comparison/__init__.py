@@ -115,6 +115,10 @@ def compare(
     if workers is not None:
         _numbers("workers", [workers], 1 if engine == "ray" else 0)
 
+    if checks.flag("fresh", fresh) and checks.flag("reuse", reuse):
+        raise ValueError("`fresh` and `reuse` exclude each other.")
+    if file is None and (fresh or reuse or name is not None):
+        raise ValueError("`name`, `fresh` and `reuse` go with a `file`.")
     made = {budget: _made(schedules, budget) for budget in budgets}
     jobs = [Job(own, made[budget][own], seed, budget) for budget in budgets for seed in all_seeds for own in schedules]
     describe = identity.description if file is None else identity.kept_description
@@ -122,7 +126,7 @@ def compare(
     known = store.Training("" if file is None else identity.name_of(train, name), identity.source_of(train))
     run_all = engines.ray if engine == "ray" else engines.local
     with TemporaryDirectory(prefix="clr-") as folder, store.Store(file or Path(folder) / "runs.sqlite") as kept:
-        kept.settle(known, texts, checks.flag("fresh", fresh), checks.flag("reuse", reuse))
+        kept.settle(known, texts, fresh, reuse)
         settings: dict[str, Any] = {"metric": metric, "goal": goal, "target": target}
         missing = [job for job in jobs if not kept.has(job)]
         if len(missing) < len(jobs):

@@ -19,7 +19,7 @@ def name_of(train: object, name: str | None) -> str:
         return checks.scale_name("name", name)
     own = getattr(train, "__qualname__", None)
     holds = getattr(train, "__self__", None) or getattr(train, "__closure__", None)  # data that no source tells
-    if own is None or "<lambda>" in own or holds:
+    if own is None or "<" in own or holds:  # <lambda>, <locals>
         raise ValueError(f"`name` must be given to keep the runs of what has no name of its own. Received: {train!r}.")
     return f"{train.__module__}:{own}"
 
@@ -27,21 +27,26 @@ def name_of(train: object, name: str | None) -> str:
 def source_of(train: Any) -> str | None:
     """A digest of what the module that trains defines; None where it has no source, as in a notebook.
 
-    It is that of all functions, classes and constants, without comments. The rest of a script, such as its call of
-    `clr.compare`, may change: more seeds and schedules can be added.
+    It counts all functions, classes, imports and values, without comments, and what a partial and defaults hold. The
+    call of `clr.compare` in a script may change: more seeds and schedules can be added.
     """
     module = getattr(train, "func", train).__module__  # that of what a partial calls
     try:
         body = ast.parse(inspect.getsource(sys.modules[module])).body
     except (OSError, TypeError, KeyError, SyntaxError):
         return None
-    return hashlib.sha256("".join(ast.dump(node) for node in body if _defines(node)).encode()).hexdigest()[:16]
+    own = getattr(train, "func", train)
+    held = [getattr(train, "args", ()), getattr(train, "keywords", {}), getattr(own, "__defaults__", None)]
+    parts = [*(ast.dump(node) for node in body if _counts(node)), _UNTOLD.sub("", repr(held))]
+    return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
 
 
-def _defines(node: ast.stmt) -> bool:
-    if isinstance(node, ast.Assign | ast.AnnAssign):
-        return not any(isinstance(part, ast.Call) for part in ast.walk(node))
-    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+def _counts(node: ast.stmt) -> bool:
+    """Whether a statement may have to do with the training: all but the comparison itself and what a script runs."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Import | ast.ImportFrom):
+        return True
+    text = ast.unparse(node)
+    return not (isinstance(node, ast.Expr) or "compare(" in text or text.startswith("if __name__"))
 
 
 def description(name: str, schedule: object) -> str:

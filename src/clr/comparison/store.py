@@ -3,6 +3,7 @@
 import json
 import math
 import sqlite3
+import sys
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
@@ -77,19 +78,21 @@ class Store:
 
     def settle(self, train: Training, descriptions: Mapping[tuple[str, int], str], fresh: bool, reuse: bool) -> None:
         """Takes note of what is to be run; refuses what does not go with what was run before."""
-        if fresh:
-            with self._database:
-                for table in ("runs", "schedules", "settings"):
-                    self._database.execute(f"DELETE FROM {table}")
-        settings = self.settings()
+        (count,) = self._rows("SELECT count(*) FROM runs")[0]
+        settings = self.settings() if count else {}
         known = settings.get("train", train.name)
         if known != train.name:
             raise ValueError(
                 f"{self._path} has the runs of {known!r}, not of {train.name!r}. Give another `file`, or, if it is the "
                 f"same training, `name={known!r}`."
             )
-        (count,) = self._database.execute("SELECT count(*) FROM runs").fetchone()
-        if count and settings.get("source") != train.source and not reuse:
+        if fresh or not count:
+            if count:
+                print(f"{count} runs of {known} deleted from {self._path}", file=sys.stderr)
+            with self._database:
+                for table in ("runs", "schedules", "settings"):
+                    self._database.execute(f"DELETE FROM {table}")
+        elif settings.get("source") != train.source and not reuse:
             raise ValueError(
                 f"the source of {train.name} is another than that of the runs in {self._path}, made "
                 f"{settings.get('made', 'before')}. `fresh=True` deletes them and makes all anew; `reuse=True` uses "

@@ -86,7 +86,7 @@ def checked(name: str, value: object) -> Schedule:
     return value
 
 
-class _OfOne(Schedule):
+class OfOne(Schedule):
     """A schedule made of one other: its cycles and its end are that one's."""
 
     schedule: Schedule
@@ -201,7 +201,7 @@ class Join(Schedule):
 
 
 @dataclass(frozen=True, repr=False, slots=True)
-class Multiple(_OfOne):
+class Multiple(OfOne):
     """A schedule with every rate times a factor: see `Schedule.__mul__`."""
 
     _policy: ClassVar[str] = "multiple"
@@ -227,7 +227,7 @@ class Multiple(_OfOne):
 
 
 @dataclass(frozen=True, repr=False, slots=True)
-class Clip(_OfOne):
+class Clip(OfOne):
     """A schedule that keeps to bounds: see `Schedule.clip`."""
 
     _policy: ClassVar[str] = "clip"
@@ -258,7 +258,7 @@ class Clip(_OfOne):
 
 
 @dataclass(frozen=True, repr=False, slots=True)
-class Momentum(_OfOne):
+class Momentum(OfOne):
     """The mirror of a schedule: see `clr.momentum`."""
 
     _policy: ClassVar[str] = "momentum"
@@ -297,7 +297,7 @@ class Momentum(_OfOne):
 
 
 @dataclass(frozen=True, repr=False, slots=True)
-class AfterEnd(_OfOne):
+class AfterEnd(OfOne):
     """A schedule that does not just stay as it is at its end: see `Schedule.after_end`."""
 
     _policy: ClassVar[str] = "after_end"

@@ -448,12 +448,12 @@ def _through(corners: list[tuple[Fraction, float]], shape: str, total_steps: int
 
 def step_size(
     steps_per_epoch: int | None = None,
-    epochs: float = 4,
+    epochs: float | None = None,
     *,
     num_samples: int | None = None,
     batch_size: int | None = None,
     total_steps: int | None = None,
-    cycles: float = 4,
+    cycles: float | None = None,
 ) -> float:
     """The step size in steps: half a cycle that lasts ``epochs`` passes over the data, or fits a training.
 
@@ -461,11 +461,12 @@ def step_size(
 
     Args:
         steps_per_epoch: Optimizer updates in one pass, such as ``len(loader)``.
-        epochs: Passes in half a cycle.
+        epochs: Passes in half a cycle, by default 4.
         num_samples: Instead of ``steps_per_epoch``, the size of the data.
         batch_size: Goes with ``num_samples``. A last, smaller batch counts as an update.
         total_steps: Instead of epochs: the updates of the whole training, in which there are to be ``cycles``.
-        cycles: Goes with ``total_steps``. With a whole number, the training ends at the end of a cycle.
+        cycles: Goes with ``total_steps``, from 0.01 to 500, by default 4. With a whole number, the training ends at
+            the end of a cycle.
 
     Returns:
         The steps, an int if they are whole.
@@ -482,18 +483,24 @@ def step_size(
     1250
     """
     ways = [steps_per_epoch is not None, num_samples is not None, total_steps is not None]
-    if sum(ways) != 1 or (num_samples is None) != (batch_size is None):
+    unfit = epochs is not None if total_steps is not None else cycles is not None
+    if sum(ways) != 1 or (num_samples is None) != (batch_size is None) or unfit:
         raise TypeError(
-            "step_size takes either `steps_per_epoch`, or `num_samples` and `batch_size`, or `total_steps`."
+            "step_size takes `steps_per_epoch` and `epochs`; or `num_samples`, `batch_size` and `epochs`; or "
+            "`total_steps` and `cycles`."
         )
     if total_steps is not None:
-        halves = 2 * Fraction(checks.positive("cycles", cycles)).limit_denominator(1000)
+        count = checks.positive("cycles", 4 if cycles is None else cycles)
+        if not 0.01 <= count <= 500:
+            checks.fail(ValueError, "cycles", "a number from 0.01 to 500", cycles)
+        halves = 2 * Fraction(count).limit_denominator(500)
         return checks.steps("total_steps / cycles / 2", checks.count("total_steps", total_steps) / halves)
     if num_samples is not None:
         # Floor division of the negative number rounds up, exactly.
         updates = -(-checks.count("num_samples", num_samples) // checks.count("batch_size", batch_size))
     else:
         updates = checks.count("steps_per_epoch", steps_per_epoch)
+    epochs = 4 if epochs is None else epochs
     checks.positive("epochs", epochs)
     if not 2 <= epochs <= 10:
         warnings.warn(

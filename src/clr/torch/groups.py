@@ -14,7 +14,7 @@ import torch
 from clr import checks
 from clr.arrays.base import Python
 from clr.schedules.base import Schedule
-from clr.schedules.compose import Momentum
+from clr.schedules.compose import AfterEnd, Momentum, OfOne
 
 Schedules = Schedule | Sequence[Schedule] | Mapping[str, Schedule | None]
 Group = dict[str, Any]
@@ -88,6 +88,8 @@ class Plan:
         ends = [part._training_steps for part in _parts(self.schedule) if part is not None]
         self.end = min((end for end in ends if end is not None), default=math.inf)
         self._told = False
+        every = [*_parts(self.schedule), *([] if self.momentum is None else _parts(self.momentum))]
+        self._error_at = min(map(_error_at, every), default=math.inf)
         self._differ = any(isinstance(part, list | dict) for part in (self.schedule, self.momentum))
         # The mirror of the schedule itself needs no second look at the wave.
         mirrors = isinstance(momentum, Momentum) and momentum.schedule == schedule
@@ -111,6 +113,8 @@ class Plan:
         """Writes the values of ``step`` into the groups."""
         if len(groups) != len(self._keys):
             self._meet(groups)
+        if step == self._error_at:  # after the last update: only another one would be past the end
+            step -= 1
         if self._differ:
             self._apply_by_group(groups, step)
             return
@@ -140,6 +144,7 @@ class Plan:
     def rates(self, groups: list[Group], step: int) -> list[float]:
         """The rates of ``step``, of each group."""
         schedules = [_of(self.schedule, number, group) for number, group in enumerate(groups)]
+        step -= step == self._error_at
         return [
             float(group["lr"]) if own is None else own._at(step) for own, group in zip(schedules, groups, strict=True)
         ]
@@ -232,6 +237,15 @@ def _parts(schedules: Any) -> list[Any]:
     if isinstance(schedules, dict):
         return list(schedules.values())
     return schedules if isinstance(schedules, list) else [schedules]
+
+
+def _error_at(schedule: Schedule | None) -> float:
+    """The step at which a schedule raises, because of ``after_end("error")``."""
+    while isinstance(schedule, OfOne):
+        if isinstance(schedule, AfterEnd) and schedule.rule == "error":
+            return schedule.total_steps or math.inf
+        schedule = schedule.schedule
+    return math.inf
 
 
 def _of(schedules: Any, number: int, group: Group) -> Schedule | None:
