@@ -428,6 +428,7 @@ def test_a_changed_training_does_not_answer_with_old_numbers(tmp_path: Path) -> 
     assert "the source of __main__:train is another than that of the runs in" in refused.stderr
     assert "`fresh=True` deletes them and makes all anew; `reuse=True` uses them as they are." in refused.stderr
     assert "'final': 0.5" in script("0.25", "reuse").stdout
+    assert script("0.25").returncode == 1  # what was reused is still of the old source
     fresh = script("0.75", "fresh")
     assert "'final': 0.75" in fresh.stdout
     assert fresh.stderr == f"3 runs of __main__:train deleted from {file}\n"

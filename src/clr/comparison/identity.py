@@ -5,6 +5,8 @@ import hashlib
 import inspect
 import re
 import sys
+import textwrap
+from contextlib import suppress
 from typing import Any
 
 from clr import checks
@@ -25,17 +27,19 @@ def name_of(train: object, name: str | None) -> str:
 
 
 def source_of(train: Any) -> str | None:
-    """A digest of what the module that trains defines; None where it has no source, as in a notebook.
+    """A digest of what the module that trains defines; None where there is no source.
 
     It counts all functions, classes, imports and values, without comments, and what a partial and defaults hold. The
     call of `clr.compare` in a script may change: more seeds and schedules can be added.
     """
-    module = getattr(train, "func", train).__module__  # that of what a partial calls
-    try:
-        body = ast.parse(inspect.getsource(sys.modules[module])).body
-    except (OSError, TypeError, KeyError, SyntaxError):
+    own = getattr(train, "func", train)  # what a partial calls
+    body: list[ast.stmt] = []
+    for place in (sys.modules.get(own.__module__), own):  # a notebook has the source of its functions alone
+        with suppress(OSError, TypeError, SyntaxError):
+            body = ast.parse(textwrap.dedent(inspect.getsource(place))).body  # type: ignore[arg-type]
+            break
+    if not body:
         return None
-    own = getattr(train, "func", train)
     held = [getattr(train, "args", ()), getattr(train, "keywords", {}), getattr(own, "__defaults__", None)]
     parts = [*(ast.dump(node) for node in body if _counts(node)), _UNTOLD.sub("", repr(held))]
     return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]

@@ -331,11 +331,11 @@ class Comparison:
             ranked = sorted(
                 (row for row in finished if row["total_steps"] == budget), key=lambda row: -self._sign * row["final"]
             )
-            words = [f"{row['schedule']}: {_spread(row['final'], row['final_interval'])}" for row in ranked]
+            words = [_spread(row["final"], row["final_interval"]) for row in ranked]
             if words:
-                first, *rest = words
+                rest = [f"{row['schedule']}: {text}" for row, text in zip(ranked[1:], words[1:], strict=True)]
                 followed = f" It is followed by {', '.join(rest)}." if rest else ""
-                lines.append(f"After {budget} updates {first.replace(':', ' is best:', 1)}.{followed}")
+                lines.append(f"After {budget} updates {ranked[0]['schedule']} is best: {words[0]}.{followed}")
         lost = [run for run in self.runs if run.state != "finished"]
         if lost:
             names = ", ".join(dict.fromkeys(run.schedule for run in lost))

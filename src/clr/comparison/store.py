@@ -92,7 +92,7 @@ class Store:
             with self._database:
                 for table in ("runs", "schedules", "settings"):
                     self._database.execute(f"DELETE FROM {table}")
-        elif settings.get("source") != train.source and not reuse:
+        elif (train.source is None or settings.get("source") != train.source) and not reuse:
             raise ValueError(
                 f"the source of {train.name} is another than that of the runs in {self._path}, made "
                 f"{settings.get('made', 'before')}. `fresh=True` deletes them and makes all anew; `reuse=True` uses "
@@ -105,7 +105,9 @@ class Store:
                     f"{self._path} has the runs of another schedule under the name {key[0]!r}. "
                     f"Received: {text}, there: {described[key]}."
                 )
-        noted = {"train": train.name, "source": train.source}
+        noted = {"train": train.name}
+        if fresh or not count:  # what is reused stays what it was
+            noted["source"] = train.source or ""
         with self._database:
             self._put(noted)
             rows = [(*key, text) for key, text in descriptions.items()]
