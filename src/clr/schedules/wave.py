@@ -86,7 +86,8 @@ class Wave:
         is_cosine, is_root, is_whole = wave.shape == "cosine", wave.shape == "1-sqrt", wave.ticks == 1
         # Names for what the host asks for at every step. Few, since each call of a closure copies them all.
         starts, period, scaling, exact, scalar = wave.starts, wave.period, wave.scaling, xp.exact, xp.scalar
-        folds = wave.even
+        folds = wave.even and not scalar
+        signed = exact and not folds
         search: Callable[..., Any] = xp.search
         sin: Callable[[Any], Any] = xp.sin
 
@@ -99,7 +100,7 @@ class Wave:
                 located = None if is_whole else wave._locate(xp, step)
                 place = xp.modulo(step, period) if located is None else located[1]
                 cycle, foot, rest, low, high, gain, lost, turn = table[search(starts, place)]
-            if exact:
+            if signed:
                 height = place - foot + rest
             else:
                 height = xp.nearer(place, period) if folds else xp.distance(place, foot, rest)
@@ -164,8 +165,8 @@ class Wave:
             rows = tuple([_before(row, xp.largest) for row in rows[: len(starts) + 1]])
         if not xp.exact:
             rows = tuple([_rounded_row(row) for row in rows])
-            if self.even:  # of two tensors, a choice costs more than a minimum
-                starts, rows = (), rows[:1]
+        if self.even and not xp.scalar:  # of two arrays, a choice costs more than a minimum
+            starts, rows = (), rows[:1]
         return replace(self, starts=starts, rows=rows)
 
     def _locate(self, xp: Arrays[A], step: A) -> tuple[A, A]:
