@@ -15,7 +15,8 @@ Slope = tuple[float, float, float]
 
 def line(rise: Fraction, length: Fraction, sign: int) -> Slope:
     """A straight line. The height is the distance itself, so the gain is that of a tick."""
-    return (*rounding.slope(sign * rise, length), 0.0)
+    head, tail = rounding.slope(rise, length)
+    return sign * head, sign * tail, 0.0
 
 
 def cosine(rise: Fraction, length: Fraction, sign: int) -> Slope:
