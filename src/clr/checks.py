@@ -209,19 +209,19 @@ def floating(is_floating: bool, dtype: Any) -> None:
 
 def count(name: str, value: object) -> int:
     """A positive whole number, such as a batch size."""
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        fail(TypeError, name, "count", value)
-    if value < 1:
-        fail(ValueError, name, "count", value)
-    return int(value)
+    return _integer(name, value, "count", 1)
 
 
 def whole(name: str, value: object) -> int:
     """A whole number that may be 0, such as a count of steps."""
+    return _integer(name, value, "whole", 0)
+
+
+def _integer(name: str, value: object, rule: str, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral):
-        fail(TypeError, name, "whole", value)
-    if value < 0:
-        fail(ValueError, name, "whole", value)
+        fail(TypeError, name, rule, value)
+    if value < least:
+        fail(ValueError, name, rule, value)
     return int(value)
 
 

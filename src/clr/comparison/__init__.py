@@ -115,15 +115,19 @@ def compare(
     if workers is not None:
         _numbers("workers", [workers], 1 if engine == "ray" else 0)
 
-    if checks.flag("fresh", fresh) and checks.flag("reuse", reuse):
+    checks.flag("fresh", fresh)
+    checks.flag("reuse", reuse)
+    if fresh and reuse:
         raise ValueError("`fresh` and `reuse` exclude each other.")
     if file is None and (fresh or reuse or name is not None):
         raise ValueError("`name`, `fresh` and `reuse` go with a `file`.")
     made = {budget: _made(schedules, budget) for budget in budgets}
     jobs = [Job(own, made[budget][own], seed, budget) for budget in budgets for seed in all_seeds for own in schedules]
-    describe = identity.description if file is None else identity.kept_description
+    known, describe = store.Training("", None), identity.description  # without a file, nothing is to be known again
+    if file is not None:
+        known = store.Training(identity.name_of(train, name), identity.source_of(train))
+        describe = identity.kept_description
     texts = {(job.name, job.total_steps): describe(job.name, job.schedule) for job in jobs}
-    known = store.Training("" if file is None else identity.name_of(train, name), identity.source_of(train))
     run_all = engines.ray if engine == "ray" else engines.local
     with TemporaryDirectory(prefix="clr-") as folder, store.Store(file or Path(folder) / "runs.sqlite") as kept:
         kept.settle(known, texts, fresh, reuse)

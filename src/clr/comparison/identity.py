@@ -56,10 +56,8 @@ def _counts(node: ast.stmt) -> bool:
 def description(name: str, schedule: object) -> str:
     """A schedule as text: the JSON of one of ours, and else its repr."""
     if isinstance(schedule, Schedule):
-        try:
+        with suppress(ValueError):  # its scaling function has no name
             return schedule.to_json()
-        except ValueError:  # its scaling function has no name
-            return repr(schedule)
     return repr(schedule)
 
 

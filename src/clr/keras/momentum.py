@@ -5,8 +5,8 @@ import keras
 from clr import checks
 from clr.keras.cycled import Cycled
 from clr.keras.optimizers import inner, momentum_name
-from clr.keras.schedule import checked
 from clr.schedules.base import Schedule
+from clr.schedules.compose import checked
 
 
 class CycleMomentum(keras.callbacks.Callback):  # type: ignore[misc]
@@ -39,7 +39,7 @@ class CycleMomentum(keras.callbacks.Callback):  # type: ignore[misc]
 
     def __init__(self, schedule: Schedule) -> None:
         super().__init__()
-        self.schedule = checked(schedule)
+        self.schedule = checked("schedule", schedule)
         if schedule.limits[1] >= 1:
             checks.fail(ValueError, "schedule", "momentum", schedule)
 

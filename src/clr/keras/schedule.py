@@ -8,6 +8,7 @@ from clr import arrays, checks
 from clr.arrays import unwrapped
 from clr.arrays.base import unconverted
 from clr.schedules.base import Schedule
+from clr.schedules.compose import checked
 from clr.schedules.serialize import from_dict
 
 _DTYPES: dict[str, Any] = {}  # of the backend, by name
@@ -43,7 +44,7 @@ class LearningRateSchedule(keras.optimizers.schedules.LearningRateSchedule):  # 
 
     def __init__(self, schedule: Schedule, gradient_accumulation_steps: int = 1) -> None:
         super().__init__()
-        self.schedule = checked(schedule)
+        self.schedule = checked("schedule", schedule)
         self.gradient_accumulation_steps = checks.count("gradient_accumulation_steps", gradient_accumulation_steps)
 
     @unconverted
@@ -78,13 +79,6 @@ class LearningRateSchedule(keras.optimizers.schedules.LearningRateSchedule):  # 
         batches = self.gradient_accumulation_steps
         option = f", gradient_accumulation_steps={batches}" if batches > 1 else ""
         return f"clr.keras.LearningRateSchedule({self.schedule!r}{option})"
-
-
-def checked(schedule: object) -> Schedule:
-    """The argument, if it is a schedule."""
-    if not isinstance(schedule, Schedule):
-        checks.fail(TypeError, "schedule", "schedule", schedule)
-    return schedule
 
 
 def value_of(schedule: Schedule, count: Any, each: int = 1) -> Any:

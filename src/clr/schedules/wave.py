@@ -121,9 +121,9 @@ class Wave:
                 elif not scalar:
                     cycle = step * 0 + cycle  # it may be one and the same for all steps
                 scale = scaling(wave.bound, xp, step, cycle)
-                whole_rise, rise = rise, rise * scale
+                unscaled, rise = rise, rise * scale
                 if exact:
-                    lost = lost * height * scale + rounding.product_error(xp, whole_rise, scale, rise)
+                    lost = lost * height * scale + rounding.product_error(xp, unscaled, scale, rise)
             elif exact:
                 lost = lost * height
             # Rate. On the host, what these lines have rounded away is given back, so that it is rounded only once.

@@ -14,7 +14,7 @@ import torch
 from clr import checks
 from clr.arrays.base import Python
 from clr.schedules.base import Schedule
-from clr.schedules.compose import AfterEnd, Momentum, OfOne
+from clr.schedules.compose import AfterEnd, Momentum, OfOne, checked
 
 Schedules = Schedule | Sequence[Schedule] | Mapping[str, Schedule | None]
 Group = dict[str, Any]
@@ -47,8 +47,7 @@ def keep_ratios(optimizer: torch.optim.Optimizer, schedule: Schedule) -> list[Sc
     >>> [schedule(4) for schedule in schedules]
     [0.5, 1.0]
     """
-    if not isinstance(schedule, Schedule):
-        checks.fail(TypeError, "schedule", "schedule", schedule)
+    checked("schedule", schedule)
     factors = ratios(checked_optimizer(optimizer).param_groups)
     return [schedule if factor == 1 else schedule * factor for factor in factors]
 
