@@ -448,12 +448,12 @@ def _through(corners: list[tuple[Fraction, float]], shape: str, total_steps: int
 
 def step_size(
     steps_per_epoch: int | None = None,
-    epochs: float | None = None,
+    epochs: float = 4,
     *,
     num_samples: int | None = None,
     batch_size: int | None = None,
     total_steps: int | None = None,
-    cycles: float | None = None,
+    cycles: float = 4,
 ) -> float:
     """The step size in steps: half a cycle that lasts ``epochs`` passes over the data, or fits a training.
 
@@ -483,14 +483,14 @@ def step_size(
     1250
     """
     ways = [steps_per_epoch is not None, num_samples is not None, total_steps is not None]
-    unfit = epochs is not None if total_steps is not None else cycles is not None
-    if sum(ways) != 1 or (num_samples is None) != (batch_size is None) or unfit:
+    if sum(ways) != 1 or (num_samples is None) != (batch_size is None):
         raise TypeError(
-            "step_size takes `steps_per_epoch` and `epochs`; or `num_samples`, `batch_size` and `epochs`; or "
-            "`total_steps` and `cycles`."
+            "step_size takes either `steps_per_epoch`, or `num_samples` and `batch_size`, or `total_steps`."
         )
+    if (epochs if total_steps is not None else cycles) != 4:  # it would be ignored
+        raise TypeError("step_size takes `cycles` with `total_steps`, and `epochs` without.")
     if total_steps is not None:
-        count = checks.positive("cycles", 4 if cycles is None else cycles)
+        count = checks.positive("cycles", cycles)
         if not 0.01 <= count <= 500:
             checks.fail(ValueError, "cycles", "a number from 0.01 to 500", cycles)
         halves = 2 * Fraction(count).limit_denominator(500)
@@ -500,7 +500,6 @@ def step_size(
         updates = -(-checks.count("num_samples", num_samples) // checks.count("batch_size", batch_size))
     else:
         updates = checks.count("steps_per_epoch", steps_per_epoch)
-    epochs = 4 if epochs is None else epochs
     checks.positive("epochs", epochs)
     if not 2 <= epochs <= 10:
         warnings.warn(
