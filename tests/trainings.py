@@ -114,6 +114,19 @@ def mortal(log: str, schedule: Any, seed: int, steps: int) -> Iterator[tuple[int
     yield steps, {"loss": schedule(steps) + seed}
 
 
+def stranded(log: str, node: str, schedule: Any, seed: int, steps: int) -> Iterator[tuple[int, dict[str, float]]]:
+    """Says that it has begun on this node of Ray and never ends there; elsewhere it ends when one has begun there."""
+    import ray
+
+    if ray.get_runtime_context().get_node_id() == node:
+        with Path(log).open("a") as file:
+            file.write(f"{seed}\n")
+        time.sleep(600)
+    while not Path(log).exists():
+        time.sleep(0.02)
+    yield steps, {"loss": schedule(steps) + seed}
+
+
 class Unloadable:
     """Trains, but where it is sent it cannot be loaded."""
 
