@@ -262,6 +262,18 @@ def test_what_is_no_step_is_refused(step: Any, method: str) -> None:
         getattr(clr.triangular(0.001, 0.006, 20), method)(step)
 
 
+@pytest.mark.parametrize(
+    "thing",
+    [torch.optim.SGD([torch.zeros(1)]), torch.nn.Identity(), tf.Module(), np.random.default_rng(0)],
+    ids=lambda thing: type(thing).__name__,
+)
+def test_what_is_no_array_of_a_framework_is_no_step(thing: Any) -> None:
+    """DeepSpeed, for one, calls what it is given as a scheduler with the optimizer."""
+    with pytest.raises(TypeError) as caught:
+        clr.triangular(0.01, 0.1, 4)(thing)
+    assert str(caught.value) == f"`step` must be a whole number of steps, 0 or more. Received: {thing!r}."
+
+
 def test_ragged_and_sparse_tensors_are_refused() -> None:
     for step in (tf.ragged.constant([[1], [2, 3]]), tf.sparse.from_dense([[1]])):
         with pytest.raises(TypeError, match=r"^`step` must be a whole number of steps"):

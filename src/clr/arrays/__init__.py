@@ -63,7 +63,8 @@ _by_type: dict[type, Enter] = {}  # filled as types arrive
 
 
 def _find(kind: type) -> Enter:
-    if not issubclass(kind, Real):  # as NumPy's own scalars are
+    is_array = hasattr(kind, "dtype") and hasattr(kind, "shape")  # frameworks have classes of other things too
+    if is_array and not issubclass(kind, Real):  # as NumPy's own scalars are
         for base in kind.__mro__:
             framework = _FRAMEWORKS.get(base.__module__.partition(".")[0])
             if framework is not None:

@@ -100,7 +100,7 @@ class Schedule(ABC):
     def __call__(self, step: int) -> float: ...
     @overload
     def __call__(self, step: Array, *, dtype: Any = None) -> Any: ...
-    def __call__(self, step: Any, *, dtype: Any = None) -> Any:
+    def __call__(self, step: Any = None, *_more: object, dtype: Any = None) -> Any:
         """The learning rate of update number ``step``, counted from 0.
 
         Args:
@@ -117,8 +117,9 @@ class Schedule(ABC):
             ValueError: The step is negative or fractional. Nothing is raised for a traced step, or for a tensor of
                 PyTorch or JAX, which may be traced: there a negative step counts as 0.
         """
-        if type(step) is int and step >= 0 and dtype is None:  # the way of training loops, at half of the cost
+        if type(step) is int and step >= 0 and dtype is None and not _more:  # the way of training loops, at half cost
             return self._at(step)
+        one_step(step, _more)
         xp, steps = arrays.enter(step)
         if dtype is not None:
             checks.floating(xp.is_floating(dtype), dtype)
@@ -248,6 +249,21 @@ class Schedule(ABC):
         """Sets attributes of the frozen dataclass while it is made."""
         for name, value in values.items():
             object.__setattr__(self, name, value)
+
+
+def one_step(step: object, more: tuple[object, ...]) -> None:
+    """Refuses what Keras hands to a plain function: an optimizer nothing, a callback the epoch and the rate."""
+    if more:
+        raise ValueError(  # of a TypeError, Keras would take the epoch alone
+            f"a schedule takes one argument, the step. Received: {(step, *more)!r}. "
+            "If these are the epoch and the rate from keras.callbacks.LearningRateScheduler: give the optimizer "
+            "clr.keras.LearningRateSchedule(schedule) instead. To count epochs, write lambda epoch: schedule(epoch)."
+        )
+    if step is None:
+        raise TypeError(
+            f"`step` must be {checks.RULES['step']}. Received: None. A Keras optimizer gives no step to a function: "
+            "give it clr.keras.LearningRateSchedule(schedule)."
+        )
 
 
 def ended(xp: Arrays[A], step: A, total_steps: int) -> A:
