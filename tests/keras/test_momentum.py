@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import warnings
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -144,6 +145,34 @@ def test_other_callbacks_show_what_is_logged(tmp_path: Path) -> None:
         by_tag = {"batch_learning_rate": rate, "batch_momentum": momentum}
         expected = [(tag, step + 1, value(step)) for tag, value in by_tag.items() for step in range(STEPS)]
         assert sorted(board(tmp_path)) == expected
+
+
+@pytest.mark.parametrize("name", ["CSVLogger", "TensorBoard", "Run"])
+def test_a_log_that_comes_too_late_says_so(name: str, tmp_path: Path) -> None:
+    if name == "TensorBoard" and BACKEND != "tensorflow":
+        pytest.skip("Keras' callback needs TensorFlow")
+    tracker = type("Run", (keras.callbacks.Callback,), {"__module__": "wandb.keras"})  # that of another package
+    others: dict[str, Callable[[], Any]] = {
+        "CSVLogger": lambda: keras.callbacks.CSVLogger(tmp_path / "log.csv"),
+        "TensorBoard": lambda: keras.callbacks.TensorBoard(tmp_path),
+        "Run": tracker,
+    }
+    message = rf"^LogLearningRate comes after {name}, where the rate will be missing\. Put it before\.$"
+    with pytest.warns(UserWarning, match=message):
+        fit(one_weight(sgd()), 1, Weight(), others[name](), clr.keras.LogLearningRate())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        fit(one_weight(sgd()), 1, Weight(), clr.keras.LogLearningRate(), others[name]())
+
+
+def test_updates_from_before_a_restart_are_not_logged_again(tmp_path: Path) -> None:
+    """BackupAndRestore sets the optimizer's count when the fit begins, after this callback was told."""
+    ones = np.ones((4, 1), np.float32)
+    for epochs, steps in ((2, range(8)), (3, range(8, 12))):
+        log = clr.keras.LogLearningRate()
+        backup = keras.callbacks.BackupAndRestore(tmp_path / "backup", delete_checkpoint=False)
+        one_weight(sgd()).fit(ones, ones, batch_size=1, epochs=epochs, verbose=0, callbacks=[log, backup])
+        assert log.history == {"step": [*steps], "learning_rate": [rate(step) for step in steps]}
 
 
 def board(folder: Path) -> Iterator[tuple[str, int, float]]:

@@ -470,6 +470,17 @@ def test_the_copy_is_hardly_larger_than_model_and_optimizer_and_not_on_disk(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_model_that_has_its_own_loss_needs_no_targets() -> None:
+    class Own(keras.Sequential):  # type: ignore[misc]
+        def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, *others: Any, **options: Any) -> Any:
+            return super().compute_loss(x, TARGETS[:1], y_pred, *others, **options)
+
+    model = Own([keras.Input((6,)), layers.Dense(1, use_bias=False, kernel_initializer="zeros")])
+    model.compile("sgd", "mse")
+    test = clr.keras.range_test(model, X[:1], **RANGE)
+    assert test.losses[0] == pytest.approx(float(TARGETS[0, 0]) ** 2, rel=1e-6)
+
+
 def test_arguments_that_make_no_sense() -> None:
     model = linear(keras.optimizers.SGD(0.1))
     bare = keras.Sequential([keras.Input((6,)), layers.Dense(1)])
@@ -479,6 +490,8 @@ def test_arguments_that_make_no_sense() -> None:
         ((model, 3), {}, TypeError, "`data` must be arrays, a data set or another iterable of batches. Received: 3"),
         ((model, X, Y[:3]), {}, ValueError, "the same number of samples. Received: \\[3, 40\\]"),
         ((model, X, 3), {}, TypeError, "must hold arrays. Received: 3"),
+        ((model, X), {}, TypeError, "`y` must be the targets of `data`, since .* a loss. Received: None"),
+        ((model, [X[:8]]), {}, TypeError, r"the batches of `data` must be \(x, y\), since .* a loss"),
         ((model, [], None), {"sample_weight": Y}, TypeError, "`sample_weight` goes with arrays"),
         ((model, X, Y), {"batch_size": 0}, ValueError, "`batch_size` must be a whole number"),
         ((model, X, Y), {"min_lr": 0.0}, ValueError, "`min_lr` must be a finite number above 0"),

@@ -144,6 +144,46 @@ def test_what_is_no_step_is_refused(each: int, step: Any, error: type[Exception]
         schedule(step)
 
 
+def test_a_schedule_in_an_optimizer_needs_its_wrapper() -> None:
+    with pytest.raises(TypeError, match=r"give it clr\.keras\.LearningRateSchedule\(schedule\)\.$"):
+        trained(keras.optimizers.Adam(SCHEDULE))
+
+
+@pytest.mark.parametrize("schedule", [SCHEDULE, clr.keras.LearningRateSchedule(SCHEDULE)], ids=["bare", "wrapped"])
+def test_the_epoch_is_not_taken_for_the_step(schedule: Any) -> None:
+    message = (
+        r"^a schedule takes one argument, the step\. Received: \(0, 0\.5\)\. .*keras\.callbacks\.LearningRateScheduler"
+    )
+    with pytest.raises(ValueError, match=message):
+        trained(keras.optimizers.SGD(0.5), keras.callbacks.LearningRateScheduler(schedule))
+    on_purpose = keras.callbacks.LearningRateScheduler(lambda epoch: SCHEDULE(epoch))
+    assert trained(keras.optimizers.SGD(0.5), on_purpose)[1]["learning_rate"] == [rate(0)] * STEPS
+
+
+LOADS = """
+import sys, keras
+keras.saving.load_model(sys.argv[1])
+"""
+
+
+def test_a_model_tells_what_to_import_before_it_is_loaded(tmp_path: Path) -> None:
+    file = str(tmp_path / "model.keras")
+    model = one_weight(sgd())
+    model.compile(sgd(), "mse")  # a loss of Keras' own
+    model.save(file)
+    for first, is_loaded in (("", False), ("import clr.keras", True)):
+        done = subprocess.run([sys.executable, "-c", first + LOADS, file], capture_output=True, text=True, check=False)
+        assert (done.returncode == 0) == is_loaded
+        assert done.stderr.strip().endswith("'import clr.keras>LearningRateSchedule'}") == (not is_loaded)
+
+
+def test_a_schedule_that_release_0_1_has_saved() -> None:
+    config = keras.saving.serialize_keras_object(clr.keras.LearningRateSchedule(SCHEDULE))
+    assert keras.saving.deserialize_keras_object(config | {"registered_name": "clr>LearningRateSchedule"}).schedule == (
+        SCHEDULE
+    )
+
+
 def test_it_shows_what_it_is() -> None:
     schedule = clr.keras.LearningRateSchedule(SCHEDULE, gradient_accumulation_steps=2)
     assert repr(schedule) == f"clr.keras.LearningRateSchedule({SCHEDULE!r}, gradient_accumulation_steps=2)"

@@ -1,6 +1,10 @@
 """A callback that logs the rate and the momentum."""
 
+import itertools
 import math
+import sys
+import warnings
+from collections.abc import Iterable
 
 import keras
 
@@ -8,22 +12,26 @@ from clr.keras.cycled import Cycled
 from clr.keras.optimizers import inner, momentum_name, number
 
 Logs = dict[str, float] | None
+# Callbacks that keep or show what is in ``logs``, and other packages that have some.
+READERS = tuple(getattr(keras.callbacks, name) for name in ("History", "CSVLogger", "TensorBoard", "RemoteMonitor"))
+TRACKERS = ("wandb", "mlflow", "comet_ml", "neptune", "clearml")
 
 
 class LogLearningRate(keras.callbacks.Callback):  # type: ignore[misc]
     """Logs the learning rate of every update and every epoch, and the momentum if the optimizer has one.
 
     It adds them to ``logs`` as ``learning_rate`` and ``momentum``, where Keras' ``History``, ``CSVLogger``,
-    ``TensorBoard`` and other callbacks find them. Put it before those, and after callbacks that set the rate. It logs
-    the rate that the last update used. The optimizer's own ``learning_rate`` is by then the rate of the next update.
-    (``TensorBoard`` also writes the latter, as ``epoch_learning_rate``; ``batch_learning_rate`` is the logged rate.)
+    ``TensorBoard`` and other callbacks find them. Put it before those, and after callbacks that set the rate. It warns
+    if it comes after one that it knows. It logs the rate that the last update used. The optimizer's own
+    ``learning_rate`` is by then the rate of the next update. (``TensorBoard`` also writes the latter, as
+    ``epoch_learning_rate``; ``batch_learning_rate`` is the logged rate.)
 
     Attributes:
         history: Lists of equal length under ``"step"``, ``"learning_rate"`` and, if the optimizer has one,
             ``"momentum"``. They have an entry for every update, over all fits. A rate that is neither a number nor a
             Keras schedule is read once per execution; ``steps_per_execution`` says how many steps that is.
 
-    It reads the count of updates after every batch, and waits until the device has finished the batch.
+    It reads the count of updates around every batch, and waits until the device has finished the batch.
 
     >>> import clr, keras, numpy as np
     >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
@@ -38,21 +46,27 @@ class LogLearningRate(keras.callbacks.Callback):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__()
         self.history: dict[str, list[float]] = {"step": [], "learning_rate": []}
-        self._seen = 0  # the count of updates when it was last read
+        self._seen = 0  # the count of updates before the batch
         self._rate = math.nan
 
-    def on_train_begin(self, logs: Logs = None) -> None:
-        """Reads how many updates the optimizer has made."""
-        self._seen = self._updates()
+    def set_params(self, params: dict[str, object]) -> None:
+        """Warns if a callback that reads the logs comes before this one. Keras calls it when the fit begins."""
+        super().set_params(params)
+        caller = sys._getframe(1).f_locals.get("self")  # the list of callbacks, which Keras shows to none of them
+        if isinstance(caller, keras.callbacks.CallbackList) and (missed := _missed(self, caller.callbacks)):
+            warnings.warn(
+                f"LogLearningRate comes after {', '.join(missed)}, where the rate will be missing. Put it before.",
+                stacklevel=2,
+            )
 
     def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:
-        """Reads the rate before it is used."""
+        """Reads the rate and the count of updates. When the fit begins, BackupAndRestore may not have set them yet."""
+        self._seen = self._updates()
         self._rate = number(inner(self.model.optimizer).learning_rate)
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         """Logs the updates that were made: none, one or several."""
-        seen, self._seen = self._seen, self._updates()
-        for update in range(seen, self._seen):
+        for update in range(self._seen, self._updates()):
             self._append(update)
         self._add_to(logs)
 
@@ -89,3 +103,13 @@ class LogLearningRate(keras.callbacks.Callback):  # type: ignore[misc]
     def _add_to(self, logs: Logs) -> None:
         if logs is not None and self.history["step"]:
             logs |= {name: values[-1] for name, values in self.history.items() if name != "step"}
+
+
+def _missed(log: LogLearningRate, callbacks: Iterable[keras.callbacks.Callback]) -> list[str]:
+    """The callbacks before ``log`` that read the logs."""
+    before = itertools.takewhile(lambda callback: callback is not log, callbacks)
+    return [
+        type(callback).__name__
+        for callback in before
+        if isinstance(callback, READERS) or type(callback).__module__.partition(".")[0] in TRACKERS
+    ]

@@ -156,13 +156,18 @@ class _Training:
         """Builds the model and its optimizer with the first batch, so that a snapshot finds all variables."""
         self._batches.restart()
         try:
-            self._taken.append(unpacked(self._batches.next()))
+            batch = unpacked(self._batches.next())
         except StopIteration:
             return  # the first step finds no batch either, and ends the test
         finally:
             put_back(*random_state)
+        if batch[1] is None and _needs_targets(self._model):
+            if self._samples is not None:
+                checks.fail(TypeError, "y", "the targets of `data`, since the model is compiled with a loss", None)
+            raise TypeError("the batches of `data` must be (x, y), since the model is compiled with a loss.")
+        self._taken.append(batch)
         with self._replicas.scope():
-            self._model._symbolic_build(data_batch=self._replicas.first(self._taken[0]))
+            self._model._symbolic_build(data_batch=self._replicas.first(batch))
 
     def _step(self, rate: float) -> float | None:
         """Makes an update at the rate; gives its loss, or None if loss scaling skipped the update."""
@@ -193,3 +198,9 @@ class _Training:
             self._batches.restart()
             if self._samples is not None:
                 self._samples.seed(repeat)
+
+
+def _needs_targets(model: keras.Model) -> bool:
+    """Whether Keras itself computes the model's loss, from targets."""
+    own = any(getattr(type(model), name) is not getattr(keras.Model, name) for name in ("train_step", "compute_loss"))
+    return model._compile_loss is not None and not own

@@ -7,19 +7,23 @@ import keras
 from clr import arrays, checks
 from clr.arrays import unwrapped
 from clr.arrays.base import unconverted
-from clr.schedules.base import Schedule
+from clr.schedules.base import Schedule, one_step
 from clr.schedules.compose import checked
 from clr.schedules.serialize import from_dict
 
 _DTYPES: dict[str, Any] = {}  # of the backend, by name
 
 
-@keras.saving.register_keras_serializable(package="clr")
+# Keras ends its error with the registered name where nobody has imported this module: so the name says what is missing.
+@keras.saving.register_keras_serializable(package="import clr.keras")
 class LearningRateSchedule(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
     """A schedule as Keras' optimizers take it. It is saved and loaded with the model.
 
-    A compiled model that was saved to ``.keras`` resumes at the same step with the same rates. Import `clr.keras`
-    before you load it. To save a scaling function of your own, register it with `clr.register_scale`.
+    A compiled model that was saved to ``.keras`` resumes at the same step with the same rates. Write
+    ``import clr.keras`` before you load it. To save a scaling function of your own, register it with
+    `clr.register_scale`.
+
+    Give it to the optimizer, not to ``keras.callbacks.LearningRateScheduler``, which counts epochs and not updates.
 
     Keras' own schedules give a tensor for a Python number. This one gives a float, as all schedules of `clr` do.
 
@@ -48,7 +52,7 @@ class LearningRateSchedule(keras.optimizers.schedules.LearningRateSchedule):  # 
         self.gradient_accumulation_steps = checks.count("gradient_accumulation_steps", gradient_accumulation_steps)
 
     @unconverted
-    def __call__(self, step: Any) -> Any:
+    def __call__(self, step: Any, *_more: object) -> Any:
         """The rate at a count of batches.
 
         Args:
@@ -59,8 +63,10 @@ class LearningRateSchedule(keras.optimizers.schedules.LearningRateSchedule):  # 
             have the dtype ``keras.config.floatx()``.
 
         Raises:
-            TypeError, ValueError: The step is not a whole number, 0 or more.
+            TypeError, ValueError: The step is not a whole number, 0 or more. Or there are two arguments, such as the
+                epoch and the rate that ``keras.callbacks.LearningRateScheduler`` gives.
         """
+        one_step(step, _more)
         return value_of(self.schedule, step, self.gradient_accumulation_steps)
 
     def get_config(self) -> dict[str, Any]:
@@ -79,6 +85,9 @@ class LearningRateSchedule(keras.optimizers.schedules.LearningRateSchedule):  # 
         batches = self.gradient_accumulation_steps
         option = f", gradient_accumulation_steps={batches}" if batches > 1 else ""
         return f"clr.keras.LearningRateSchedule({self.schedule!r}{option})"
+
+
+keras.saving.get_custom_objects()["clr>LearningRateSchedule"] = LearningRateSchedule  # as release 0.1 has saved it
 
 
 def value_of(schedule: Schedule, count: Any, each: int = 1) -> Any:
