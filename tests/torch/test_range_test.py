@@ -952,7 +952,7 @@ def test_several_processes(size: int, tmp_path: Path) -> None:
             "range": "ValueError: `max_lr` must be",
             "limit": "ValueError: `time_limit` must be",
             "metric": "TypeError: `evaluate` must be a function",
-            "also": "AttributeError: ",
+            "also": "TypeError: `also` must be a list of things with `state_dict` and `load_state_dict`",
             "own step": "ValueError: `train_on_batch` is not supported under DistributedDataParallel",
         }.items():
             assert failures.pop(place).startswith(message)

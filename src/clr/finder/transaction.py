@@ -6,14 +6,25 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
+
+V = TypeVar("V")
 
 
 class Interrupts:
-    """Holds a Ctrl-C back until the block is done, unless the block takes it."""
+    """Holds a Ctrl-C back until the block is done, unless the block takes it, or lets one through."""
 
     def __init__(self) -> None:
         self._pressed: list[tuple[int, FrameType | None]] = []
+        self._open = False
+
+    def open(self) -> None:
+        """Lets the next Ctrl-C through at once. If it raises, those that follow are held back again."""
+        self._open = True
+
+    def close(self) -> None:
+        """Holds every Ctrl-C back again."""
+        self._open = False
 
     def take(self) -> bool:
         """Whether Ctrl-C was pressed. The caller must then act on it, for it is forgotten here."""
@@ -24,7 +35,7 @@ class Interrupts:
     def __enter__(self) -> "Interrupts":
         self._main = threading.current_thread() is threading.main_thread()  # other threads get no Ctrl-C
         if self._main:
-            self._handler = signal.signal(signal.SIGINT, lambda *pressed: self._pressed.append(pressed))
+            self._handler = signal.signal(signal.SIGINT, self._press)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -33,10 +44,37 @@ class Interrupts:
             if self._pressed and callable(self._handler):
                 self._handler(*self._pressed[0])
 
+    def _press(self, number: int, frame: FrameType | None) -> None:
+        if self._open:
+            self._open = False
+            if callable(self._handler):
+                self._handler(number, frame)
+            self._open = True  # it has not raised
+        else:
+            self._pressed.append((number, frame))
+
 
 def uninterrupted() -> Interrupts:
     """Lets a Ctrl-C wait until the block is done, so that everything is put back."""
     return Interrupts()
+
+
+def guarded(body: Callable[[Interrupts], V], *parts: Callable[[], object]) -> V:
+    """Returns what ``body`` returns, after all ``parts`` were called, which put back what it has changed.
+
+    An error or a Ctrl-C ends ``body``, but never keeps a part from being called: there is no line between the two at
+    which a Ctrl-C could come through. A second one waits until the end. Where ``body`` calls ``open`` of what it is
+    given, it lets another through, in case its own code has caught the first.
+    """
+    with Interrupts() as interrupts:
+        try:
+            try:
+                interrupts.open()
+                return body(interrupts)
+            finally:
+                interrupts.close()
+        finally:  # also after a Ctrl-C on the way to the line above; no second one comes through
+            put_back(*parts)
 
 
 def put_back(*parts: Callable[[], object]) -> None:

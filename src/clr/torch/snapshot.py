@@ -215,6 +215,36 @@ def generators(loader: object) -> list[Callable[[], object]]:
     return [partial(put, get()) for get, put in pairs]
 
 
+def modes(device: torch.device) -> Callable[[], None]:
+    """A function that puts the modes of this thread back to what they are now.
+
+    A Ctrl-C may leave the ``with`` of one of them without its end.
+    """
+    kinds = {"cpu", device.type} - {"meta"}
+    casts = [(kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in kinds]
+    gradients, cached, depth = torch.is_grad_enabled(), torch.is_autocast_cache_enabled(), _autocast_depth()
+
+    def restore() -> None:
+        torch.set_grad_enabled(gradients)
+        for kind, enabled, dtype in casts:
+            torch.set_autocast_enabled(kind, enabled)
+            torch.set_autocast_dtype(kind, dtype)
+        torch.set_autocast_cache_enabled(cached)
+        for _ in range(_autocast_depth() - depth):
+            torch.autocast_decrement_nesting()
+        if not depth:
+            torch.clear_autocast_cache()
+
+    return restore
+
+
+def _autocast_depth() -> int:
+    """How many ``torch.autocast`` surround this call."""
+    depth = torch.autocast_increment_nesting() - 1
+    torch.autocast_decrement_nesting()
+    return depth
+
+
 def seed(number: int, loader: object) -> None:
     """Seeds all that a test draws from."""
     seed_random(number)
