@@ -279,13 +279,7 @@ class RangeTest:
         >>> (schedule(0), schedule(2000)) == tuple(test.bounds())
         True
         """
-        base_lr, max_lr = self.bounds()
-        given: dict[str, object] = {"base_lr": base_lr, "max_lr": max_lr}
-        if callable(policy):
-            return policy(**given, **options)
-        function = POLICIES[checks.choice("policy", policy, POLICIES)]
-        given |= {"div_factor": max_lr / base_lr, "div": max_lr / base_lr}
-        return function(**{name: given[name] for name in parameters(function) if name in given} | options)
+        return schedule_between(self.bounds(), policy, options)
 
     def describe(self) -> str:
         """The test in words: how it ended, and its bounds, or why there are none and what to change.
@@ -397,6 +391,19 @@ class RangeTest:
                 values = [worst if math.isnan(value) else value for value in values]
             if values:
                 yield self.planned_rates[at], values + [worst for own, burst in repeats if burst and at >= len(own)]
+
+
+def schedule_between(
+    bounds: Bounds, policy: str | Callable[..., Schedule], options: Mapping[str, object], **known: object
+) -> Schedule:
+    """The schedule of a policy between bounds. It takes of ``known`` what it has a parameter for and was not given."""
+    base_lr, max_lr = bounds
+    given = {"base_lr": base_lr, "max_lr": max_lr}
+    if callable(policy):
+        return policy(**given, **options)
+    function = POLICIES[checks.choice("policy", policy, POLICIES)]
+    known |= given | {"div_factor": max_lr / base_lr, "div": max_lr / base_lr}
+    return function(**{name: known[name] for name in parameters(function) if name in known} | options)
 
 
 def growing(name: str, values: Sequence[object]) -> tuple[float, ...]:
