@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from clr.finder.advice import Advice, advise
     from clr.finder.curve import Bounds, NoBoundsError
     from clr.finder.result import RangeTest
+    from clr.finder.search import find_bounds
     from clr.finder.sweep import range_test
+    from clr.finder.trials import Search, Trial
     from clr.saved import from_dict, from_json
     from clr.schedules.base import Schedule
     from clr.schedules.compose import join, momentum
@@ -54,7 +56,9 @@ _NAMES = {
     "clr.finder.advice": ("Advice", "advise"),
     "clr.finder.curve": ("Bounds", "NoBoundsError"),
     "clr.finder.result": ("RangeTest",),
+    "clr.finder.search": ("find_bounds",),
     "clr.finder.sweep": ("range_test",),
+    "clr.finder.trials": ("Search", "Trial"),
     "clr.saved": ("from_dict", "from_json"),
     "clr.schedules.base": ("Schedule",),
     "clr.schedules.compose": ("join", "momentum"),
@@ -88,6 +92,8 @@ __all__ = [
     "NoBoundsError",
     "RangeTest",
     "Schedule",
+    "Search",
+    "Trial",
     "advise",
     "compare",
     "constant",
@@ -95,6 +101,7 @@ __all__ = [
     "cyclic",
     "cyclic_learning_rate",
     "exp_range",
+    "find_bounds",
     "from_dict",
     "from_json",
     "join",
@@ -135,6 +142,7 @@ def _later(module: str, name: str) -> "Callable[..., Any]":
 
 above.plot_schedule = _later("clr.plot", "plot_schedule")
 above.plot_range_test = _later("clr.plot", "plot_range_test")
+above.plot_search = _later("clr.plot", "plot_search")
 above.notebook_page = _later("clr.plot", "notebook_page")
 above.comparison_page = _later("clr.comparison.report", "page")
 above.plot_comparison = _later("clr.comparison.report", "curves")

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 plot_schedule: "Callable[..., Any]"
 plot_range_test: "Callable[..., Any]"
+plot_search: "Callable[..., Any]"
 notebook_page: "Callable[..., Any]"
 comparison_page: "Callable[..., Any]"
 plot_comparison: "Callable[..., Any]"

@@ -1,35 +1,37 @@
-"""What `to_dict` and `to_json` have saved, whichever kind it is: schedules and range tests."""
+"""What `to_dict` and `to_json` have saved, whichever kind it is: schedules, range tests and searches."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from clr import checks
 from clr.finder.result import RangeTest
+from clr.finder.trials import Search
 from clr.schedules import serialize
 from clr.schedules.base import Schedule
 
 
-def from_dict(data: Mapping[str, Any]) -> Schedule | RangeTest:
-    """What `Schedule.to_dict` or `RangeTest.to_dict` has made ``data`` of: an equal one.
+def from_dict(data: Mapping[str, Any]) -> Schedule | RangeTest | Search:
+    """What `to_dict` of a `Schedule`, `RangeTest` or `Search` has made ``data`` of: an equal one.
 
-    A schedule has equal rates bit for bit, and a range test equal bounds.
+    A schedule has equal rates bit for bit, and the others equal bounds.
 
     Raises:
-        TypeError, ValueError: The data is neither, is of a later version, has a key too many or too few, a value that
-            makes no sense, or the name of a scaling function that is not registered.
+        TypeError, ValueError: The data is none of these, is of a later version, has a key too many or too few, a value
+            that makes no sense, or the name of a scaling function that is not registered.
 
     >>> import clr
     >>> schedule = clr.warmup(clr.triangular2(0.001, 0.006, step_size=2000), steps=500)
     >>> clr.from_dict(schedule.to_dict()) == schedule
     True
     """
-    is_test = checks.mapping("data", data).get("kind") == "range_test"
-    return RangeTest.from_dict(data) if is_test else serialize.from_dict(data)
+    kind = checks.mapping("data", data).get("kind")
+    if kind == "range_test":
+        return RangeTest.from_dict(data)
+    return Search.from_dict(data) if kind == "search" else serialize.from_dict(data)
 
 
-def from_json(text: str) -> Schedule | RangeTest:
-    """What `Schedule.to_json` or `RangeTest.to_json` has made ``text`` of.
+def from_json(text: str) -> Schedule | RangeTest | Search:
+    """What `to_json` of a `Schedule`, `RangeTest` or `Search` has made ``text`` of.
 
     Raises:
         TypeError, ValueError: The text is not JSON, or as in `from_dict`.
@@ -39,4 +41,4 @@ def from_json(text: str) -> Schedule | RangeTest:
     >>> clr.from_json(schedule.to_json()) == schedule
     True
     """
-    return from_dict(json.loads(text, object_pairs_hook=checks.unique))
+    return from_dict(checks.parsed(text))

@@ -403,7 +403,7 @@ def schedule_between(
         return policy(**given, **options)
     function = POLICIES[checks.choice("policy", policy, POLICIES)]
     known |= given | {"div_factor": max_lr / base_lr, "div": max_lr / base_lr}
-    return function(**{name: known[name] for name in parameters(function) if name in known} | options)
+    return function(**{name: known[name] for name in parameters(function) if name in known} | dict(options))
 
 
 def growing(name: str, values: Sequence[object]) -> tuple[float, ...]:

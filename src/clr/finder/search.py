@@ -1,0 +1,254 @@
+"""Finds bounds by short trainings that are judged on held-out data: a range test, then successive halving.
+
+The range test says where to look. Trials at rates half a decade apart then train from the same start, each under one
+annealed cycle, and are judged by the held-out loss. The first rung is many short trials; the second a few long ones
+around the best (successive halving: Karnin et al. 2013; Jamieson and Talwalkar 2016, arXiv:1502.07943).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from clr import checks, progress
+from clr.finder import sweep
+from clr.finder.curve import Divergence, NoBoundsError
+from clr.finder.result import GOALS, HUGE, LAST, RangeTest
+from clr.finder.trials import FACTOR, Search, Trial, best_of
+from clr.schedules import policies
+
+FEWEST = 200  # updates that a search needs
+TEST = 100  # steps of the range test: where it diverges is known well enough
+SHORTEST = 30  # updates of a trial
+SHORT, LONG = 1 / 20, 1 / 4  # a trial of the first rung, of the budget; one of the second, of what is left then
+WIDEST = 16  # trials of a rung
+DIVERGED = 3.0  # the rise of the loss above its start, in times of its fall, that ends a trial
+
+Step = Callable[[float], object]
+Reset = Callable[[int], object]
+Save = Callable[[], Callable[[], object]]
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options that every search has, in every framework. See `find_bounds`.
+
+    They are checked when they are made: a wrong one raises a TypeError or a ValueError.
+    """
+
+    total_steps: int
+    budget: int | None = None
+    goal: Literal["min", "max"] = "min"
+    min_lr: float = 1e-7
+    max_lr: float = 10.0
+    progress: bool | None = None
+
+    def __post_init__(self) -> None:
+        checks.count("total_steps", self.total_steps)
+        if self.budget is not None and checks.count("budget", self.budget) < FEWEST:
+            checks.fail(ValueError, "budget", f"{FEWEST} updates or more", self.budget)
+        checks.choice("goal", self.goal, GOALS)
+        self.test()
+
+    @property
+    def updates(self) -> int:
+        """How many updates the search may make."""
+        if self.budget is not None:
+            return int(self.budget)
+        return max(600, min(self.total_steps, 800), self.total_steps // 10)
+
+    def test(self) -> sweep.Options:
+        """The range test that says where to look."""
+        return sweep.Options(self.min_lr, self.max_lr, TEST, progress=False)
+
+
+def find_bounds(
+    train_step: Step,
+    reset: Reset,
+    evaluate: Callable[[], object],
+    *,
+    total_steps: int,
+    budget: int | None = None,
+    goal: Literal["min", "max"] = "min",
+    min_lr: float = 1e-7,
+    max_lr: float = 10.0,
+    progress: bool | None = None,
+) -> Search:
+    """Searches the bounds of the learning rate by short trainings that are judged on held-out data.
+
+    A range test of 100 steps says where to look. Then trials begin at the same start, at rates half a decade apart.
+    Each is one annealed cycle and is judged by ``evaluate``. Wherever the best has none that is worse on one side, a
+    trial on that side follows. The best of the first trials and its neighbours are tried again at greater length.
+
+    It can search for any training. It asks nothing of the model, the framework or the data. It does not undo what
+    ``train_step`` changes at its end; the searches of `clr.torch`, `clr.keras`, `clr.tensorflow` and `clr.jax` do.
+
+    Args:
+        train_step: Makes one update at the given rate and returns the loss of its batch: a number, or an array of one
+            element of any framework. None means that it made no update.
+        reset: Puts everything back to the start, and seeds it by the given number: trials with the same number should
+            see the same batches, so that chance does not decide between them.
+        evaluate: A function without arguments that returns the loss (or another metric) on held-out data.
+        total_steps: The length of the training that the bounds are for, in updates.
+        budget: How many updates the search may make. By default 600, or ``total_steps`` where that is from 600 to 800,
+            or a tenth of ``total_steps`` where that is more.
+        goal: ``"min"`` (the default) where a smaller value of ``evaluate`` is better, ``"max"`` where a larger one is.
+        min_lr: The first rate of the range test. By default 1e-7.
+        max_lr: The last rate of the range test. By default 10. Trials may go beyond it.
+        progress: Whether to show a progress bar on the standard error stream. By default it shows where that is a
+            terminal and rich is installed.
+
+    Returns:
+        The `Search`. Its ``stop`` says why it ended. After Ctrl-C it has what is known so far.
+
+    Raises:
+        TypeError, ValueError: An argument makes no sense, or a loss is not a number.
+
+    >>> import clr
+    >>> weight = 1.0
+    >>> def train_step(lr):  # downhill on a parabola
+    ...     global weight
+    ...     loss = weight**2
+    ...     weight -= lr * 2 * weight
+    ...     return loss
+    >>> def reset(seed):
+    ...     global weight
+    ...     weight = 1.0
+    >>> search = clr.find_bounds(train_step, reset, lambda: weight**2, total_steps=1000)
+    >>> base_lr, max_lr = search.bounds()
+    >>> 0.1 < max_lr < 1  # it diverges from 1 on
+    True
+    """
+    for name, function in (("train_step", train_step), ("reset", reset), ("evaluate", evaluate)):
+        checks.function(name, function)
+    return run(train_step, reset, evaluate, Options(total_steps, budget, goal, min_lr, max_lr, progress))
+
+
+def run(step: Step, reset: Reset, evaluate: Callable[[], object], options: Options, save: Save | None = None) -> Search:
+    """The search that ``options`` describe. For the functions see `find_bounds`.
+
+    ``save``, if there is one, keeps the present state and returns a function that puts it back. It is called after each
+    trial that is the best so far, and the function of the best is called at the end.
+    """
+    with progress.bar(options.progress, options.updates, "Search") as show:
+        return _Finder(step, reset, evaluate, options, save, show).run()
+
+
+class _Spent(Exception):  # noqa: N818  # it is no error
+    """The budget does not allow another trial."""
+
+
+class _Finder:
+    """One search: what it has tried, and what it has spent."""
+
+    def __init__(
+        self,
+        step: Step,
+        reset: Reset,
+        evaluate: Callable[[], object],
+        options: Options,
+        save: Save | None,
+        show: progress.Show,
+    ) -> None:
+        self._step, self._reset, self._evaluate, self._options = step, reset, evaluate, options
+        self._save, self._show = save, show
+        self._spent = 0
+        self._test: RangeTest | None = None
+        self._start: float | None = None
+        self._trials: list[Trial] = []
+        self._put_back_winner: Callable[[], object] | None = None
+
+    def run(self) -> Search:
+        """Tests, tries, and puts the winner back where one is kept."""
+        try:
+            stop = self._search()
+        except StopIteration:
+            stop = "data"
+        except sweep.EndOfSweep as end:
+            stop = end.stop
+        except KeyboardInterrupt:
+            stop = "interrupted"
+        if self._put_back_winner is not None:
+            self._put_back_winner()
+        options = self._options
+        return Search(
+            self._test, tuple(self._trials), self._start, options.total_steps, options.updates, options.goal, stop
+        )
+
+    def _search(self) -> str:
+        self._test = sweep.run(self._counted, self._reset, self._options.test())
+        if self._test.stop in LAST:
+            return self._test.stop
+        self._reset(1)
+        self._start = self._judged()
+        length = min(max(SHORTEST, int(self._options.updates * SHORT)), self._options.total_steps)
+        try:
+            centre = self._rung(1, starting_rate(self._test), length)
+            left = self._options.updates - self._spent
+            self._rung(2, centre, min(max(length, int(left * LONG)), self._options.total_steps))
+        except _Spent:
+            return "budget"
+        return "completed"
+
+    def _rung(self, number: int, centre: float, length: int) -> float:
+        """Tries a rate and its neighbours, and widens until the best has one on both sides. Returns the best rate."""
+        rates = [centre, centre / FACTOR, centre * FACTOR]
+        while rates:
+            for rate in rates:
+                self._try(number, rate, length)
+            own = sorted((trial for trial in self._trials if trial.rung == number), key=lambda trial: trial.max_lr)
+            best = best_of(own, self._options.goal)
+            rates = []
+            if best is None or best is own[0]:
+                rates = [own[0].max_lr / FACTOR]
+            elif best is own[-1]:
+                rates = [own[-1].max_lr * FACTOR]
+            if len(own) >= WIDEST:
+                break
+        return centre if best is None else best.max_lr
+
+    def _try(self, rung: int, max_lr: float, length: int) -> None:
+        """Trains from the start under one annealed cycle, and judges the end."""
+        if self._spent + length > self._options.updates:
+            raise _Spent
+        self._reset(rung)
+        diverged = Divergence(DIVERGED)
+        schedule = policies.linear(max_lr, length, warmup_steps=length // 4)
+        losses: list[float] = []
+        stop = None
+        for at in range(length):
+            loss = self._counted(schedule(at))
+            self._show(self._spent, f"rung {rung}  rate {max_lr:.2e}  step {at + 1} of {length}")
+            if loss is not None:
+                losses.append(loss)
+                stop = diverged(loss) if abs(loss) < HUGE else "non-finite"
+            if stop is not None:
+                break
+        score = self._judged() if stop is None else None
+        if stop is None and score is None:
+            stop = "non-finite"
+        before = best_of(self._trials, self._options.goal)
+        self._trials.append(Trial(rung, max_lr, length, tuple(losses), score, stop or "completed"))
+        if self._save is not None and best_of(self._trials, self._options.goal) is not before:
+            self._put_back_winner = self._save()
+
+    def _judged(self) -> float | None:
+        """What ``evaluate`` returns, or None if that is not finite."""
+        score = sweep.returned_float("evaluate", self._evaluate())
+        return score if abs(score) < HUGE else None
+
+    def _counted(self, rate: float) -> float | None:
+        self._spent += 1
+        value = self._step(rate)
+        return None if value is None else sweep.returned_float("train_step", value)
+
+
+def starting_rate(test: RangeTest) -> float:
+    """Where to look first: the upper bound of a range test; or what it tells where it has no bounds."""
+    try:
+        return test.bounds().max_lr
+    except NoBoundsError:
+        curve = test.curve
+        if not curve.rates:
+            return test.min_lr
+        lowest = curve.rates[curve.lowest]
+        return min(lowest, curve.rates[-1] / 10) if curve.ended else lowest

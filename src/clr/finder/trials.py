@@ -1,0 +1,347 @@
+"""The result of a search: its trials, and the bounds that follow from them."""
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+from clr import above, checks
+from clr.finder.curve import RATIO, UNSURE, Bounds, NoBoundsError
+from clr.finder.result import GOALS, STOPS, RangeTest, schedule_between
+from clr.schedules.base import Schedule
+from clr.schedules.policies import step_size
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+VERSION = 1
+FACTOR = math.sqrt(10)  # from one rate of a rung to the next
+# The best rate falls with the length of a training, by this power: chosen on tuning tasks, see docs/bounds.md.
+HORIZON = 0.2
+TREND = 0.3  # of the fall of the best rate from rung to rung, how much of it goes on
+FARTHEST = 1.5  # decades that both may lower the rate
+SEARCH_STOPS = STOPS | {"completed": "it tried all that it wanted to try", "budget": "its updates were used up"}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A short training at one candidate.
+
+    Attributes:
+        rung: The round of trials, from 1.
+        max_lr: The peak of its cycle.
+        num_steps: The length that it was to have, in updates.
+        losses: The training loss of each update.
+        score: The held-out loss or metric at its end; None if it did not get there.
+        stop: ``"completed"``, ``"diverged"`` or ``"non-finite"``.
+    """
+
+    rung: int
+    max_lr: float
+    num_steps: int
+    losses: tuple[float, ...]
+    score: float | None
+    stop: str
+
+    def __post_init__(self) -> None:
+        checks.count("rung", self.rung)
+        checks.count("num_steps", self.num_steps)
+        checks.choice("stop", self.stop, ("completed", "diverged", "non-finite"))
+        object.__setattr__(self, "max_lr", checks.positive("max_lr", self.max_lr))
+        if (self.score is None) == (self.stop == "completed"):
+            checks.fail(ValueError, "score", "a number for a trial that completed, and None for others", self.score)
+        if self.score is not None:
+            object.__setattr__(self, "score", checks.number("score", self.score, "finite"))
+        if len(self.losses) > self.num_steps:
+            checks.fail(ValueError, "losses", f"at most {self.num_steps} numbers", len(self.losses))
+        # A loss that is not finite is the last: one text for all makes equal trials equal.
+        losses = tuple(math.nan if math.isnan(loss) else float(loss) for loss in self.losses)
+        object.__setattr__(self, "losses", losses)
+
+
+@dataclass(frozen=True, repr=False)
+class Search:
+    """The result of a search: a value that gives bounds and schedules, and can be drawn and saved.
+
+    `clr.find_bounds` and its kin make it.
+
+    Attributes:
+        range_test: The test that said where to look; None if it had not ended.
+        trials: Each `Trial`, in the order in which they were made.
+        start: The held-out loss or metric before any training; None if it was not known.
+        total_steps: The length of the training that the bounds are for.
+        budget: How many updates the search was allowed to make.
+        goal: Whether a smaller (``"min"``) or a larger (``"max"``) score is better.
+        stop: Why the search ended, a key of `SEARCH_STOPS`.
+    """
+
+    range_test: RangeTest | None
+    trials: tuple[Trial, ...]
+    start: float | None
+    total_steps: int
+    budget: int
+    goal: Literal["min", "max"] = "min"
+    stop: str = "completed"
+
+    def __post_init__(self) -> None:
+        checks.count("total_steps", self.total_steps)
+        checks.count("budget", self.budget)
+        checks.choice("goal", self.goal, GOALS)
+        checks.choice("stop", self.stop, SEARCH_STOPS)
+        if self.start is not None:
+            object.__setattr__(self, "start", checks.number("start", self.start, "finite"))
+
+    @property
+    def updates(self) -> int:
+        """How many updates the search made."""
+        tested = 0 if self.range_test is None else sum(len(sweep.losses) for sweep in self.range_test.sweeps)
+        return tested + sum(len(trial.losses) for trial in self.trials)
+
+    @property
+    def winner(self) -> Trial | None:
+        """The best trial of the last rung that has one; None if no trial has a score."""
+        return best_of(self.trials, self.goal)
+
+    def bounds(self) -> Bounds:
+        """The bounds of a cyclical learning rate for a training of ``total_steps``.
+
+        The trials of the last rung give the best rate: the lowest point of the parabola through the winner and its
+        neighbours. A longer training wants a lower one. So the rate is lowered by the power 0.2 of how much longer the
+        training is, and by three tenths of the fall from one rung to the next, if it has fallen. That is the upper
+        bound; the lower one is a tenth of it.
+
+        Raises:
+            NoBoundsError: No trial was better than no training at all. The error says what to change.
+        """
+        winner = self.winner
+        if winner is None:
+            raise NoBoundsError(
+                "few" if self.stop not in ("completed", "budget") else "rising",
+                "No trial has come to its end.",
+                "Give a larger `budget`, or a smaller `min_lr`. If all diverge, the training step does not train.",
+            )
+        if self.start is not None and not self._cost(winner) < self._signed(self.start):
+            raise NoBoundsError(
+                "flat",
+                f"No trial has made the held-out value better than it was before any training, {self.start:.4g}.",
+                "Give a larger `budget`; if it stays so, the training step does not train, or `goal` is wrong.",
+            )
+        best, longer = self._best_rate(winner.rung), self.total_steps / winner.num_steps
+        trend = 0.0
+        earlier = best_of([trial for trial in self.trials if trial.rung < winner.rung], self.goal)
+        if earlier is not None and earlier.num_steps < winner.num_steps:
+            before = self._best_rate(earlier.rung)
+            trend = max(0.0, math.log(before / best) / math.log(winner.num_steps / earlier.num_steps))
+        lowered = min((HORIZON + TREND * trend) * math.log10(max(1.0, longer)), FARTHEST)
+        max_lr = best / 10**lowered
+        side = self.edge
+        edge = "" if side is None else f" It is the {side} of the rates that were tried, so a {side} one may be better."
+        reason = (
+            f"Of {sum(trial.rung == winner.rung for trial in self.trials)} trials of {winner.num_steps} updates, "
+            f"{winner.max_lr:.3g} ends best, with {winner.score:.4g}; between them the best is {best:.3g}. "
+            f"max_lr is {10**-lowered:.2g} of that, for the training is {longer:.3g} times as long, "
+            f"and base_lr is {1 / RATIO:g} of max_lr.{edge}"
+        )
+        return Bounds(max_lr / RATIO, max_lr, self._confidence(trend, lowered), reason)
+
+    @property
+    def edge(self) -> Literal["lowest", "highest"] | None:
+        """Whether the winner has no worse trial on one side: ``"lowest"``, ``"highest"`` or None."""
+        winner = self.winner
+        if winner is None:
+            return None
+        rates = [trial.max_lr for trial in self._rung(winner.rung)]
+        if winner.max_lr == min(rates):
+            return "lowest"
+        return "highest" if winner.max_lr == max(rates) else None
+
+    def schedule(self, policy: str | Callable[..., Schedule] = "one_cycle", **options: object) -> Schedule:
+        """A schedule between the bounds, over ``total_steps``.
+
+        Args:
+            policy: The name of a policy, such as ``"one_cycle"`` (the default), ``"triangular"`` or ``"linear"``; or a
+                function that takes ``base_lr``, ``max_lr`` and the options by name and returns a schedule.
+            **options: What the policy takes beside the bounds. By default ``total_steps`` is that of the search,
+                ``step_size`` gives four cycles, ``warmup_steps`` is a tenth of ``total_steps`` and ``decay_steps`` a
+                fifth.
+
+        Raises:
+            NoBoundsError: As for `bounds`.
+            TypeError, ValueError: There is no such policy, or an option makes no sense.
+        """
+        total = self.total_steps
+        return schedule_between(
+            self.bounds(),
+            policy,
+            options,
+            total_steps=total,
+            step_size=step_size(total_steps=total),
+            warmup_steps=total // 10,
+            decay_steps=max(1, total // 5),
+        )
+
+    def describe(self) -> str:
+        """The search in words: what it tried, what it found, how sure it is, or why there are no bounds."""
+        lines = [
+            f"Search for a training of {self.total_steps} updates. It made {self.updates} of at most {self.budget} "
+            f"updates: {SEARCH_STOPS[self.stop]}."
+        ]
+        for rung in sorted({trial.rung for trial in self.trials}):
+            own = self._rung(rung)
+            tried = ", ".join(f"{trial.max_lr:.3g} ({_judged(trial)})" for trial in own)
+            lines.append(f"Rung {rung}, {own[0].num_steps} updates each: {tried}.")
+        try:
+            bounds = self.bounds()
+        except NoBoundsError as refusal:
+            finding = str(refusal).removesuffix(f" {refusal.advice}")
+            return "\n".join([*lines, f"No bounds: {finding}", refusal.advice])
+        lines.append(f"base_lr {bounds.base_lr:.4g}, max_lr {bounds.max_lr:.4g}, confidence {bounds.confidence:.2f}.")
+        lines.append(bounds.reason)
+        if self.overfits:
+            lines.append(
+                "The longer trials end with a lower training loss and a worse held-out value than the shorter ones: "
+                "the training overfits. Train for fewer updates, or regularize."
+            )
+        if bounds.confidence < UNSURE:
+            lines.append("The confidence is low: give a larger `budget`.")
+        return "\n".join(lines)
+
+    @property
+    def overfits(self) -> bool:
+        """Whether longer trials end with a lower training loss, but with a worse held-out value."""
+        winner = self.winner
+        earlier = None if winner is None else best_of([t for t in self.trials if t.rung < winner.rung], self.goal)
+        if winner is None or earlier is None:
+            return False
+        return self._cost(winner) > self._cost(earlier) and _late(winner) < _late(earlier)
+
+    def __repr__(self) -> str:
+        return f"<Search: {len(self.trials)} trials, {self.updates} of {self.budget} updates, {self.stop}>"
+
+    def _repr_html_(self) -> str:
+        return above.notebook_page(self)  # type: ignore[no-any-return]
+
+    def plot(self, ax: "Axes | None" = None) -> "Axes":
+        """Draws the score of each trial over its rate, a line for each rung, with the bounds. Needs the extra ``plot``.
+
+        Args:
+            ax: Where to draw; by default on a new figure.
+        """
+        return above.plot_search(self, ax)  # type: ignore[no-any-return]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The search as plain data. NaN and infinity are texts, for JSON has no such numbers."""
+        data = {field.name: getattr(self, field.name) for field in fields(self)}
+        trials = [
+            {field.name: getattr(trial, field.name) for field in fields(trial)}
+            | {"losses": [loss if math.isfinite(loss) else str(loss) for loss in trial.losses]}
+            for trial in self.trials
+        ]
+        test = None if self.range_test is None else self.range_test.to_dict()
+        return {"clr": VERSION, "kind": "search", **data, "trials": trials, "range_test": test}
+
+    def to_json(self) -> str:
+        """The search as JSON, from which `from_json` makes an equal one."""
+        return json.dumps(self.to_dict(), allow_nan=False)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Search":
+        """The search that `to_dict` has made ``data`` of.
+
+        Raises:
+            TypeError, ValueError: The data is not that of a search.
+        """
+        checks.mapping("data", data)
+        if data.get("clr") != VERSION or isinstance(data.get("clr"), bool) or data.get("kind") != "search":
+            raise ValueError(
+                f"the data of a search must have version {VERSION} as 'clr' and 'search' as 'kind'. "
+                f"Received: {data.get('clr')!r} and {data.get('kind')!r}."
+            )
+        _same_keys("the data of a search", {field.name for field in fields(cls)} | {"clr", "kind"}, data)
+        trials = tuple(_saved_trial(trial) for trial in checks.sequence("trials", data["trials"]))
+        test = None if data["range_test"] is None else RangeTest.from_dict(data["range_test"])
+        names = {field.name for field in fields(cls)} - {"trials", "range_test"}
+        return cls(range_test=test, trials=trials, **{name: data[name] for name in names})
+
+    @classmethod
+    def from_json(cls, text: str) -> "Search":
+        """The search that `to_json` has made ``text`` of.
+
+        Raises:
+            TypeError, ValueError: The text is not JSON, or not that of a search.
+        """
+        return cls.from_dict(json.loads(text, object_pairs_hook=checks.unique))
+
+    def _signed(self, score: float) -> float:
+        return score if self.goal == "min" else -score
+
+    def _cost(self, trial: Trial) -> float:
+        """The score of a trial, smaller where it is better; infinity if it has none."""
+        return math.inf if trial.score is None else self._signed(trial.score)
+
+    def _rung(self, number: int) -> list[Trial]:
+        """The trials of a rung, in the order of their rates."""
+        return sorted((trial for trial in self.trials if trial.rung == number), key=lambda trial: trial.max_lr)
+
+    def _best_rate(self, number: int) -> float:
+        """The lowest point of the parabola through the best trial of a rung and its neighbours, over log rate."""
+        own = self._rung(number)
+        costs = [self._cost(trial) for trial in own]
+        at = costs.index(min(costs))
+        if not 0 < at < len(own) - 1 or not math.isfinite(costs[at - 1] + costs[at + 1]):
+            return own[at].max_lr
+        left, middle, right = costs[at - 1 : at + 2]
+        bend = left - 2 * middle + right
+        offset = (left - right) / bend / 2 if bend > 0 else 0.0
+        return own[at].max_lr * math.pow(FACTOR, offset)
+
+    @cached_property
+    def _agreed(self) -> float:
+        """How many decades the test's upper bound is from the winner."""
+        winner = self.winner
+        if winner is None or self.range_test is None:
+            return math.inf
+        try:
+            return abs(math.log10(self.range_test.bounds().max_lr / winner.max_lr))
+        except NoBoundsError:
+            return math.inf
+
+    def _confidence(self, trend: float, lowered: float) -> float:
+        return (0.4 if self.edge else 0.9) / (1 + trend)
+
+
+def best_of(trials: Sequence[Trial], goal: str) -> Trial | None:
+    """The best trial of the last rung that has a score."""
+    scored = [trial for trial in trials if trial.score is not None]
+    if not scored:
+        return None
+    last = max(trial.rung for trial in scored)
+    sign = 1.0 if goal == "min" else -1.0
+    return min((trial for trial in scored if trial.rung == last), key=lambda trial: sign * float(trial.score or 0.0))
+
+
+def _late(trial: Trial) -> float:
+    """The training loss at the end of a trial: the mean of its last tenth."""
+    last = trial.losses[-max(1, len(trial.losses) // 10) :]
+    return math.fsum(last) / len(last) if last else math.inf
+
+
+def _judged(trial: Trial) -> str:
+    return trial.stop if trial.score is None else f"{trial.score:.4g}"
+
+
+def _same_keys(what: str, names: set[str], data: Mapping[str, Any]) -> None:
+    if set(data) != names:
+        raise ValueError(f"{what} must have the keys {sorted(names)}. Received: {sorted(map(str, data))}.")
+
+
+def _saved_trial(data: Any) -> Trial:
+    checks.mapping("trial", data)
+    _same_keys("a trial", {field.name for field in fields(Trial)}, data)
+    losses = tuple(
+        float(loss) if loss in ("nan", "inf", "-inf") else checks.number("losses", loss, "finite")
+        for loss in checks.sequence("losses", data["losses"])
+    )
+    return Trial(**{**data, "losses": losses})
