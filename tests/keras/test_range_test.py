@@ -496,7 +496,7 @@ def test_arguments_that_make_no_sense() -> None:
         ((model, X, Y), {"batch_size": 0}, ValueError, "`batch_size` must be a whole number"),
         ((model, X, Y), {"min_lr": 0.0}, ValueError, "`min_lr` must be a finite number above 0"),
         ((model, X, Y), {"also": 3}, TypeError, "`also` must be"),
-        ((model, X, Y), {"also": [3]}, TypeError, "`also` must hold Keras variables"),
+        ((model, X, Y), {"also": [3]}, TypeError, "`also` must be Keras variables"),
     ]
     for arguments, options, error, message in cases:
         with pytest.raises(error, match=message):

@@ -396,8 +396,8 @@ def test_arguments_that_make_no_sense() -> None:
     cases: list[Any] = [
         ((3, [weight]), {}, TypeError, "`train_step` must be a function. Received: 3"),
         ((float, weight), {}, TypeError, "`variables` must be"),
-        ((float, [3]), {}, TypeError, "`variables` must hold variables, and things that have `variables`. Received: 3"),
-        ((float, ["ab"]), {}, TypeError, "`variables` must hold variables"),
+        ((float, [3]), {}, TypeError, "`variables` must be variables, and things that have `variables`. Received: 3"),
+        ((float, ["ab"]), {}, TypeError, "`variables` must be variables"),
         ((float, [weight]), {"min_lr": 0.0}, ValueError, "`min_lr` must be a finite number above 0"),
         ((float, [weight]), {"repeats": 0}, ValueError, "`repeats` must be a whole number"),
     ]

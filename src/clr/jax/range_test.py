@@ -1,22 +1,13 @@
 """The LR range test in JAX. See `clr.jax.range_test`."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, Generic, Literal, TypeVar
-
-import jax
-import jax.numpy as jnp
-import numpy as np
+from typing import Literal
 
 from clr import checks
 from clr.finder import sweep
 from clr.finder.result import RangeTest
 from clr.finder.sweep import Options
-from clr.finder.transaction import Batches, put_back, random_state, seed_of, seed_random, uninterrupted
-from clr.jax.state import State
-
-S = TypeVar("S")
-B = TypeVar("B")
-Update = Callable[[S, B, jax.Array], tuple[S, object]]
+from clr.jax.training import B, S, Training, Update
 
 
 def range_test(
@@ -97,12 +88,9 @@ def range_test(
     >>> 1e-4 < base_lr < max_lr < 1
     True
     """
-    checks.function("update", update)
     if evaluate is not None:
         checks.function("evaluate", evaluate)
-    if not isinstance(batches, Iterable):
-        checks.fail(TypeError, "batches", "something to iterate over", batches)
-    trial = _Trial(update, state, batches, evaluate or (lambda state: None))
+    training = Training(update, state, batches)
     options = Options(
         min_lr,
         max_lr,
@@ -110,7 +98,7 @@ def range_test(
         growth,
         diverge_at,
         time_limit,
-        trial.evaluate if evaluate else None,
+        None if evaluate is None else lambda: evaluate(training.state),
         evaluate_every,
         goal,
         repeats,
@@ -118,38 +106,4 @@ def range_test(
     )
     if options.repeats > 1 and iter(batches) is batches:
         raise TypeError(f"`batches` must not be an iterator where there are `repeats`. Received: {batches!r}.")
-    randomness = random_state()
-    try:
-        return sweep.run(trial.step, trial.reset, options)
-    finally:
-        with uninterrupted():
-            put_back(trial.begin.restore, trial.batches.leave, randomness)
-
-
-class _Trial(Generic[S, B]):
-    """The training that is tested."""
-
-    def __init__(self, update: Update[S, B], state: S, batches: Iterable[B], evaluate: Callable[[S], object]) -> None:
-        self.begin = State(state)
-        self.batches = Batches(batches)
-        self._update, self._evaluate = update, evaluate
-        self._now = state
-
-    def reset(self, repeat: int) -> None:
-        """Begins anew, otherwise at random in each repeat."""
-        self._now = self.begin.begin(repeat)
-        self.batches.restart()
-        if repeat:
-            seed_random(seed_of(repeat))
-
-    def step(self, rate: float) -> object:
-        """One update at a rate; its loss."""
-        result: Any = self._update(self._now, self.batches.next(), jnp.asarray(np.float32(rate)))
-        if not isinstance(result, tuple) or len(result) != 2:
-            raise TypeError(f"`update` must return a new state and the loss. Received: {result!r}.")
-        self._now, loss = result
-        return loss
-
-    def evaluate(self) -> object:
-        """What the user's function returns for the state now."""
-        return self._evaluate(self._now)
+    return training.run(lambda: sweep.run(training.update, training.restart, options))

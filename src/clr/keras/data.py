@@ -98,7 +98,7 @@ def in_batches(data: object) -> Iterable[Any]:
     if isinstance(data, keras.utils.PyDataset):
         return Sequence(data)
     if not isinstance(data, Iterable):
-        raise TypeError(f"`data` must be arrays, a data set or another iterable of batches. Received: {data!r}.")
+        checks.fail(TypeError, "data", "arrays, a data set or another iterable of batches", data)
     return data
 
 

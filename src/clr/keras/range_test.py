@@ -1,19 +1,14 @@
 """The LR range test in Keras 3, on any backend. See `clr.keras.range_test`."""
 
-import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import keras
 
-from clr import checks
 from clr.finder import sweep
 from clr.finder.result import RangeTest
 from clr.finder.sweep import Options
-from clr.finder.transaction import Batches, put_back, uninterrupted
-from clr.keras.data import Replicas, Samples, in_batches, unpacked
-from clr.keras.optimizers import inner
-from clr.keras.snapshot import Rate, Snapshot, Unbuilt, count_of, randomness
+from clr.keras.training import Training
 
 
 def range_test(
@@ -106,101 +101,14 @@ def range_test(
         repeats=repeats,
         progress=progress,
     )
-    if not isinstance(model, keras.Model):
-        raise TypeError(f"`model` must be a keras.Model. Received: {model!r}.")
-    if getattr(model, "optimizer", None) is None:
-        raise ValueError("`model` must be compiled with an optimizer.")
-    checks.sequence("also", also)
-    samples = None
-    if y is not None or hasattr(data, "shape") or isinstance(data, dict):
-        samples = Samples(data, y, sample_weight, batch_size, shuffle)
-    elif sample_weight is not None:
-        raise TypeError("`sample_weight` goes with arrays; other data has it in its batches.")
-    return _Training(model, data, samples, class_weight, also).tested(options)
-
-
-class _Training:
-    """Trains the model at a given rate, and puts everything back."""
-
-    def __init__(
-        self,
-        model: keras.Model,
-        data: object,
-        samples: Samples | None,
-        class_weight: dict[int, float] | None,
-        also: Sequence[object],
-    ) -> None:
-        self._model, self._class_weight, self._also = model, class_weight, also
-        self._data, self._samples = data, samples
-        self._batches = Batches(in_batches(data) if samples is None else samples)
-        self._taken: list[Any] = []  # the batch that built the model, until it is trained with
-        self._replicas = Replicas(model)
-        self._optimizer = inner(model.optimizer)
-        self._rate = Rate(model, self._optimizer)
-
-    def tested(self, options: Options) -> RangeTest:
-        """The range test, after which all is as before."""
-        unbuilt, changed = Unbuilt(self._model), randomness(self._data)
-        try:
-            self._build(changed)
-            self._snapshot = Snapshot(self._model, self._model.optimizer, self._also, self._data)
-            changed = [self._snapshot.restore, self._snapshot.restore_gradients]
-            with self._replicas.scope():
-                self._rate.settle()
-            return sweep.run(self._step, self._reset, options)
-        finally:
-            with uninterrupted():
-                put_back(self._rate.leave, *changed, unbuilt.restore, self._batches.leave)
-
-    def _build(self, random_state: list[Callable[[], object]]) -> None:
-        """Builds the model and its optimizer with the first batch, so that a snapshot finds all variables."""
-        self._batches.restart()
-        try:
-            batch = unpacked(self._batches.next())
-        except StopIteration:
-            return  # the first step finds no batch either, and ends the test
-        finally:
-            put_back(*random_state)
-        if batch[1] is None and _needs_targets(self._model):
-            if self._samples is not None:
-                checks.fail(TypeError, "y", "the targets of `data`, since the model is compiled with a loss", None)
-            raise TypeError("the batches of `data` must be (x, y), since the model is compiled with a loss.")
-        self._taken.append(batch)
-        with self._replicas.scope():
-            self._model._symbolic_build(data_batch=self._replicas.first(batch))
-
-    def _step(self, rate: float) -> float | None:
-        """Makes an update at the rate; gives its loss, or None if loss scaling skipped the update."""
-        self._rate.set(rate)
-        batches = self._optimizer.gradient_accumulation_steps or 1
-        if batches == 1 and self._optimizer is self._model.optimizer:
-            return self._loss()
-        done = count_of(self._optimizer._iterations)
-        losses = [self._loss() for _ in range(batches - done % batches)]
-        mean = sum(losses) / len(losses)
-        skipped = count_of(self._optimizer._iterations) != done + len(losses)
-        # A gradient may overflow because its scale is too high; a loss that is not finite has no such excuse.
-        return None if skipped and math.isfinite(mean) else mean
-
-    def _loss(self) -> float:
-        """Trains with the next batch and gives its loss."""
-        batch = self._replicas.divided(self._taken.pop() if self._taken else unpacked(self._batches.next()))
-        logs = self._model.train_on_batch(*batch, class_weight=self._class_weight, return_dict=True)
-        if "loss" not in logs:
-            raise ValueError(f"the model's `train_step` must return its 'loss'. Received: {sorted(logs)}.")
-        return float(logs["loss"])
-
-    def _reset(self, repeat: int) -> None:
-        """Starts a repeat: all as before, but with other seeds."""
-        if repeat:
-            self._snapshot.rewind(repeat)
-            self._taken.clear()
-            self._batches.restart()
-            if self._samples is not None:
-                self._samples.seed(repeat)
-
-
-def _needs_targets(model: keras.Model) -> bool:
-    """Whether Keras itself computes the model's loss, from targets."""
-    own = any(getattr(type(model), name) is not getattr(keras.Model, name) for name in ("train_step", "compute_loss"))
-    return model._compile_loss is not None and not own
+    training = Training(
+        model,
+        data,
+        y,
+        sample_weight=sample_weight,
+        class_weight=class_weight,
+        batch_size=batch_size,
+        shuffle=shuffle,
+        also=also,
+    )
+    return training.run(lambda: sweep.run(training.update, training.restart, options))

@@ -2,17 +2,20 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import keras
 import numpy as np
 from keras.src.backend.common import global_state  # holds the seeds of layers that have none of their own
 
+from clr import checks
 from clr.finder.transaction import put_back, random_state, seed_of, seed_random
-from clr.tensorflow.range_test import cells, reseeded, stateful_random_state
+from clr.tensorflow.snapshot import cells, reseeded, stateful_random_state
 
 BACKEND = keras.backend.backend()
 SEEDS = "global_seed_generator"
+RATE = "range_test"  # the variable that an optimizer gets for the test
 # Attributes of a model, beside its variables, that training changes.
 NOTES = ("train_function", "test_function", "predict_function", "stop_training", "_jax_state", "_jax_state_synced")
 
@@ -47,11 +50,8 @@ class Snapshot:
 
         Compiled functions stay as they are, and so does the state of TensorFlow's stateful random operations.
         """
-        if self._modules is not None:
-            self._modules.restore()
-        for cell, array in self._copies:
-            value = reseeded(cell, array, repeat)
-            cell.assign(value if BACKEND == "tensorflow" else keras.ops.copy(value))  # JAX would keep the array itself
+        modules = [] if self._modules is None else [self._modules.restore]
+        put_back(*modules, *[partial(_assign, cell, reseeded(cell, array, repeat)) for cell, array in self._copies])
         if repeat:
             if "torch" in sys.modules:
                 from clr.torch.snapshot import seed
@@ -86,7 +86,7 @@ class Rate:
     def settle(self) -> None:
         """Puts the variable where the schedule is."""
         if not self._is_own:
-            self._variable = self._optimizer.add_variable(shape=(), initializer="zeros", name="range_test")
+            self._variable = self._optimizer.add_variable(shape=(), initializer="zeros", name=RATE)
             vars(self._optimizer)["_learning_rate"] = self._variable  # `setattr` would make Keras track it
             self._model.train_function = None  # is made again, for the schedule is compiled into it
 
@@ -101,8 +101,8 @@ class Rate:
         """Gives the optimizer its schedule back."""
         if not self._is_own:
             vars(self._optimizer)["_learning_rate"] = self._own
-            if self._variable is not None:
-                self._optimizer._untrack_variable(self._variable)
+            for variable in [one for one in self._optimizer.variables if one.name == RATE]:
+                self._optimizer._untrack_variable(variable)
 
 
 class Unbuilt:
@@ -142,13 +142,17 @@ def _variables_of(holder: object) -> list[keras.Variable]:
     if isinstance(holder, keras.Variable):
         return [holder]
     if not hasattr(holder, "variables"):
-        raise TypeError(f"`also` must hold Keras variables or objects with `variables`. Received: {holder!r}.")
+        checks.fail(TypeError, "also", "Keras variables or objects with `variables`", holder)
     return [*holder.variables]
 
 
 def _cells(variable: keras.Variable) -> list[Any]:
     """The variable; on TensorFlow its variables, one for each replica."""
     return cells(variable.value) if BACKEND == "tensorflow" else [variable]
+
+
+def _assign(cell: Any, array: "np.ndarray[Any, Any]") -> None:
+    cell.assign(array if BACKEND == "tensorflow" else keras.ops.copy(array))  # JAX would keep the array itself
 
 
 def _content(cell: Any) -> "np.ndarray[Any, Any]":

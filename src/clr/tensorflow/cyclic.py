@@ -90,7 +90,7 @@ def cyclic_learning_rate(
             checks.fail(ValueError, "global_step", "far_step", number)
         counted = tf.constant(number, tf.int64)
     if counted.shape.rank:
-        raise ValueError(f"`global_step` must be a scalar. Received: {counted!r}.")
+        checks.fail(ValueError, "global_step", "a scalar", counted)
     arguments = [arrays.unwrapped(value) for value in (learning_rate, max_lr, step_size, gamma)]
     rate_dtype = _dtype(tf, arguments[0])
     numbers = _numbers(tf, arguments)  # checks now what can be known now
@@ -130,7 +130,8 @@ def _dtype(tf: ModuleType, learning_rate: object) -> "tf.DType":
 
 def _numbers(tf: ModuleType, arguments: list[object]) -> list[Any]:
     """The arguments as they are now: checked Python numbers where they are known, tensors where not."""
-    base_lr, max_lr, step_size, gamma = (_number(tf, value) for value in arguments)
+    names = ("learning_rate", "max_lr", "step_size", "gamma")
+    base_lr, max_lr, step_size, gamma = (_number(tf, *pair) for pair in zip(names, arguments, strict=True))
     low = 0.0
     if not tf.is_tensor(base_lr):
         base_lr = low = checks.base_rate("learning_rate", base_lr)
@@ -146,7 +147,7 @@ def _numbers(tf: ModuleType, arguments: list[object]) -> list[Any]:
     return [base_lr, max_lr, step_size, gamma]
 
 
-def _number(tf: ModuleType, value: object) -> Any:
+def _number(tf: ModuleType, name: str, value: object) -> Any:
     """A scalar array, tensor or variable as a Python number where its value is known, else as a tensor."""
     if isinstance(value, Real) or not hasattr(value, "shape"):
         return value
@@ -154,7 +155,7 @@ def _number(tf: ModuleType, value: object) -> Any:
     known = tf.get_static_value(tensor)
     if known is None:
         if tensor.shape.rank:
-            raise TypeError(f"the numbers of cyclic_learning_rate must be scalars. Received: {value!r}.")
+            checks.fail(TypeError, name, "a scalar", value)
         return tensor
     if tensor.shape.rank or not (tensor.dtype.is_integer or tensor.dtype.is_floating):
         return known  # not a number: the check says so

@@ -1,23 +1,14 @@
 """The LR range test in TensorFlow. See `clr.tensorflow.range_test`. TensorFlow is imported when it is called."""
 
-import re
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from clr import checks
 from clr.finder import sweep
 from clr.finder.result import RangeTest
 from clr.finder.sweep import Options
-from clr.finder.transaction import put_back, random_state, seed_of, seed_random, uninterrupted
 
 if TYPE_CHECKING:
     import tensorflow as tf
-    from numpy.typing import NDArray
-
-# Where a generator's state has its seed, by the name of the variable: that of TensorFlow, and that of Keras.
-SEED_AT = {"StateVar": -1, "seed_generator_state": 0}
 
 
 def range_test(
@@ -100,134 +91,14 @@ def range_test(
     0.0
     """
     try:
-        import tensorflow as tf
+        from clr.tensorflow.training import Training
     except ImportError as error:
         raise ImportError(
             "clr.tensorflow.range_test needs TensorFlow: pip install 'cyclic-learning-rate[tensorflow]'"
         ) from error
 
-    checks.function("train_step", train_step)
     options = Options(
         min_lr, max_lr, num_steps, growth, diverge_at, time_limit, evaluate, evaluate_every, goal, repeats, progress
     )
-    if not tf.executing_eagerly():
-        raise RuntimeError("clr.tensorflow.range_test needs eager execution; a tf.function may be its `train_step`.")
-    found = _Variables(tf, variables)
-    randomness = [random_state(), stateful_random_state(tf)]
-
-    def step(rate: float) -> object:
-        loss = train_step(tf.constant(rate, tf.float32))
-        if isinstance(loss, tf.distribute.DistributedValues):
-            return sum(map(float, loss.values)) / len(loss.values)
-        return loss
-
-    def reset(repeat: int) -> None:
-        if repeat:
-            found.restore(repeat)
-            seed_random(seed_of(repeat))  # stateful operations continue: set_seed would let them draw the same again
-
-    with tf.variable_creator_scope(found.creator):
-        try:
-            return sweep.run(step, reset, options)
-        finally:
-            with uninterrupted():
-                put_back(found.restore, *randomness)
-
-
-class _Variables:
-    """Variables and what they hold, together with those that are made meanwhile and what they start with."""
-
-    def __init__(self, tf: ModuleType, variables: Sequence[object]) -> None:
-        self._tf = tf
-        self._copies: list[tuple[Any, NDArray[Any]]] = []
-        every = {
-            id(own): own for holder in checks.sequence("variables", variables) for own in _variables_of(tf, holder)
-        }
-        with suppress(RuntimeError):  # there is none, and TensorFlow was told to be deterministic
-            every |= {id(own): own for own in _variables_of(tf, tf.random.get_global_generator())}
-        for variable in every.values():
-            self._keep(variable)
-
-    def restore(self, repeat: int = 0) -> None:
-        for cell, array in self._copies:
-            cell.assign(reseeded(cell, array, repeat))
-
-    def creator(self, next_creator: Callable[..., "tf.Variable"], **arguments: object) -> "tf.Variable":
-        """Makes a variable and keeps what it starts with."""
-        variable = next_creator(**arguments)
-        try:
-            self._keep(variable)
-        except NotImplementedError:  # in a graph that is being traced, where it has no value yet
-            self._copies += [(cell, self._initial(variable, arguments)) for cell in cells(variable)]
-        return variable
-
-    def _keep(self, variable: "tf.Variable") -> None:
-        self._copies += [(cell, cell.numpy()) for cell in cells(variable)]
-
-    def _initial(self, variable: "tf.Variable", arguments: dict[str, object]) -> "NDArray[Any]":
-        tf, initial = self._tf, arguments.get("initial_value")
-        if callable(initial):
-            with tf.init_scope():
-                arrays: list[NDArray[Any]] = [tf.convert_to_tensor(initial()).numpy() for _ in range(2)]
-            if arrays[0].tobytes() == arrays[1].tobytes():  # so it is not random
-                return arrays[0]
-        else:
-            known: NDArray[Any] | None = tf.get_static_value(initial)
-            if known is not None:
-                return known
-        raise ValueError(
-            f"`train_step` makes the variable {variable.name!r} with an initial value that cannot be known. "
-            "It has to be made before the test, and be one of the `variables`."
-        )
-
-
-def cells(variable: "tf.Variable") -> list["tf.Variable"]:
-    """The parts of a variable that is distributed over replicas; of any other variable itself."""
-    strategy = getattr(variable, "distribute_strategy", None)
-    return [variable] if strategy is None else list(strategy.experimental_local_results(variable))
-
-
-def reseeded(variable: "tf.Variable", content: "NDArray[Any]", repeat: int) -> "NDArray[Any]":
-    """What a variable held; the state of a generator has another seed in each repeat but the first."""
-    if repeat:
-        for name, at in SEED_AT.items():
-            if name in re.split("[/:]", variable.name):
-                content = content.copy()
-                content[at] ^= seed_of(repeat)
-    return content
-
-
-def stateful_random_state(tf: ModuleType) -> Callable[[], None]:
-    """A function that puts TensorFlow's random state back to what it is now, as far as TensorFlow shows it.
-
-    Stateful operations start again, because TensorFlow does not tell how far they are.
-    """
-    from tensorflow.python.eager import context  # there is no public way to read the state
-
-    eager = context.context()
-    seed, operations = eager._seed, getattr(eager, "_rng", None)  # which there is once something was drawn
-    state = operations and operations.getstate()
-
-    def restore() -> None:
-        if seed is None and eager._seed is None:
-            return  # nothing can be repeated anyway
-        tf.random.set_seed(seed)
-        if state is not None:
-            eager._rng.setstate(state)
-
-    return restore
-
-
-def _variables_of(tf: ModuleType, holder: object) -> list["tf.Variable"]:
-    """The variables of TensorFlow that something is, or has."""
-    if isinstance(holder, tf.Variable):
-        return [holder]
-    if isinstance(holder, tf.random.Generator):
-        return [holder.state]
-    inner = getattr(holder, "value", None)  # that of a Keras variable
-    if isinstance(inner, tf.Variable):
-        return [inner]
-    own = getattr(holder, "variables", None)
-    if own is None:
-        raise TypeError(f"`variables` must hold variables, and things that have `variables`. Received: {holder!r}.")
-    return [variable for one in (own() if callable(own) else own) for variable in _variables_of(tf, one)]
+    training = Training(train_step, variables)
+    return training.run(lambda: sweep.run(training.update, training.restart, options))
