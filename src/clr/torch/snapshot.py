@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Sampler
 
-from clr.finder.transaction import put_back, random_state, seed_random
+from clr.finder.transaction import put_back, random_state, seed_random, uninterrupted
 
 Key = TypeVar("Key")
 _LOADERS = ("sampler", "batch_sampler", "loader", "_loader", "dataloader", "_dataloader")  # of a loader or a wrapper
@@ -240,8 +240,9 @@ def modes(device: torch.device) -> Callable[[], None]:
 
 def _autocast_depth() -> int:
     """How many ``torch.autocast`` surround this call."""
-    depth = torch.autocast_increment_nesting() - 1
-    torch.autocast_decrement_nesting()
+    with uninterrupted():  # for to ask is to change it, for a moment
+        depth = torch.autocast_increment_nesting() - 1
+        torch.autocast_decrement_nesting()
     return depth
 
 
