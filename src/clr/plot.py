@@ -1,6 +1,7 @@
 """Pictures of schedules and of range tests. The only file that imports matplotlib."""
 
 import math
+import warnings
 from bisect import bisect_left
 from contextlib import suppress
 from html import escape
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from clr.schedules.base import Schedule
 
 _MOST_POINTS = 20_000  # far more than a picture has pixels across
+_MOST_STEPS = 2**63 - 1  # what an array of steps holds
+_MOST_RATE = 1e300  # what an axis holds, with room above
+_MOST_SIGNS = 120  # of a name; more have no room on a picture
 _SIZE = 8, 3.5  # of a picture, in inches; it suits a curve over steps
 _GOLDEN = (math.sqrt(5) - 1) / 2  # the multiples of this number spread evenly, modulo 1
 
@@ -35,7 +39,11 @@ def plot_schedule(schedule: "Schedule", steps: int | None = None, ax: "Axes | No
         steps: How many steps; by default the whole schedule, or its first cycles where it has no end.
         ax: Where to draw; by default on a new figure.
     """
-    count = schedule._preview if steps is None else checks.count("steps", steps)
+    count = min(schedule._preview, _MOST_STEPS) if steps is None else checks.count("steps", steps)
+    if count > _MOST_STEPS:
+        checks.fail(ValueError, "steps", "far_step", steps)
+    if schedule.limits[1] > _MOST_RATE:
+        raise ValueError(f"a schedule with a rate above {_MOST_RATE:g} has no picture. Received: {schedule!r}.")
     if ax is None:
         ax = new_axes()
     import numpy as np  # matplotlib has brought it
@@ -48,7 +56,7 @@ def plot_schedule(schedule: "Schedule", steps: int | None = None, ax: "Axes | No
         at[-1] = count - 1
     ax.plot(at, schedule(at), linewidth=1.5)
     label(ax, "learning rate")
-    ax.set_title(repr(schedule).removeprefix("clr."), fontsize="medium")
+    ax.set_title(plain(repr(schedule).removeprefix("clr.")), fontsize="medium")
     return ax
 
 
@@ -162,9 +170,17 @@ def _picture(shown: Described) -> str:
     figure = Figure(figsize=_SIZE, layout="constrained")
     shown.plot(ax=figure.subplots())
     file = StringIO()
-    figure.savefig(file, format="svg")
+    _write(figure, file, "svg")
     text = file.getvalue()
     return text[text.index("<svg") :]  # HTML has no place for what is before that
+
+
+def plain(text: str) -> str:
+    """A text that a picture shows as it is: without formulas, signs that no font has, and labels that are left out."""
+    if len(text) > _MOST_SIGNS:
+        text = f"{text[: _MOST_SIGNS - 1]}…"
+    text = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text).replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
 
 
 def _drawable(values: "Sequence[float]") -> list[float]:
@@ -191,8 +207,16 @@ def label(ax: "Axes", quantity: str) -> None:
 
 def save(ax: "Axes", path: "str | Path | IO[Any]", form: str | None = None) -> None:
     """Writes the figure of ``ax`` and closes it."""
-    cast("Figure", ax.get_figure(root=True)).savefig(path, dpi=150, format=form)
-    close(ax)
+    try:
+        _write(cast("Figure", ax.get_figure(root=True)), path, form)
+    finally:
+        close(ax)
+
+
+def _write(figure: "Figure", path: "str | Path | IO[Any]", form: str | None) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)  # a box takes its place
+        figure.savefig(path, dpi=150, format=form)
 
 
 def close(ax: "Axes") -> None:

@@ -38,7 +38,7 @@ REFUSED = {
     "values triangular3": f"Invalid value for 'policy': .*'triangular3' is not one of {POLICIES}.",
     "values --out {missing}/rates.csv": "cannot write {missing}/rates.csv: No such file or directory",
     "plot --out {missing}/rates.png": "cannot write {missing}/rates.png: No such file or directory",
-    "plot --out {file}.nonsense": "Format 'nonsense' is not supported .*",
+    "plot --out {file}.nonsense": "cannot write {file}.nonsense: Format 'nonsense' is not supported .*",
     "demo --total-steps 1": "Invalid value for '--total-steps': .*greater than or equal to 20",
     "demo --seeds 0": "Invalid value for '--seeds': .*greater than or equal to 1",
     "demo --policy cosine": f"Invalid value for '--policy': .*'cosine' is not one of {POLICIES}.",

@@ -1,6 +1,9 @@
 """The ``clr`` command: look at schedules and range tests, compare schedules, and see them train."""
 
+import os
 import sys
+from contextlib import suppress
+from io import TextIOWrapper
 from typing import Annotated, Any, NoReturn
 
 try:
@@ -30,21 +33,63 @@ app.add_typer(range_test.app, name="range-test")
 
 
 def main() -> NoReturn:
-    """Runs the command. Wrong use is reported in one line, with exit code 2."""
+    """Runs the command. What cannot be done is reported in one line, with exit code 2."""
     usage_error: Any = typer.BadParameter.__bases__[0]  # the base of all errors about how the command is used
     try:
+        _prepare()
         code = app(prog_name="clr", standalone_mode=False)
-    except (RefusedError, usage_error) as error:
-        message = error.format_message() if isinstance(error, usage_error) else str(error)
-        if message:
-            print(f"clr: {' '.join(message.split())}", file=sys.stderr)
-        code = 2
-    except typer.Abort:
-        code = INTERRUPTED
+        sys.stdout.flush()
+    except usage_error as error:
+        code = _refuse(error.format_message())
+    except RefusedError as error:
+        code = _refuse(str(error))
     except BrokenPipeError:  # the reader of the output, such as `head`, has ended
-        sys.stderr.close()
-        code = 0
+        code = _discard_output()
+    except SystemExit as end:  # how Typer ends then
+        if not isinstance(end.__context__, BrokenPipeError):
+            raise
+        code = _discard_output()
+    except OSError as error:
+        _discard_output()
+        code = _refuse(f"cannot write {error.filename or 'the output'}: {error.strerror or error}")
+    except (typer.Abort, KeyboardInterrupt):
+        code = INTERRUPTED
     sys.exit(code)
+
+
+def _prepare() -> None:
+    """Sees to it that everything can be printed, and that no file gets the number of a stream that is closed."""
+    if sys.stdout is None:
+        raise RefusedError("the standard output is closed. To print nothing, send it to /dev/null.")
+    for number in (0, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # it gets the lowest number that is free
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115  # without, `print` would take the standard output
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # for names that the terminal cannot print
+    for argument in sys.argv:
+        if "\0" in argument:
+            raise RefusedError(f"no argument may have a NUL character. Received: {argument!r}.")
+
+
+def _refuse(message: str) -> int:
+    """Says in a line what is wrong, without what could move the cursor."""
+    line = " ".join(message.split())
+    if line:
+        line = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in line)
+        with suppress(OSError):
+            print(f"clr: {line}", file=sys.stderr, flush=True)
+    return 2
+
+
+def _discard_output() -> int:
+    """Drops what is still to be printed, or Python would try again at its end, and print a traceback."""
+    with suppress(OSError), open(os.devnull, "w") as nowhere:  # a stream of a test has no number
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+    return 0
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,13 +1,23 @@
-"""What several commands share: the policies, and how the command refuses what cannot be done."""
+"""What several commands share: the policies, how files are read, and how the command refuses what cannot be done."""
 
+import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from rich.console import Console
 
 import clr
+from clr import checks, plot
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 INTERRUPTED = 130  # what a shell reports of a command that Ctrl-C has ended
+MOST_BYTES = 10**8  # of a file that is read: more is no range test and no list of schedules
 
 
 class Policy(StrEnum):
@@ -24,30 +34,62 @@ class RefusedError(Exception):
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """Turns errors of the library and of the file system into a line for the user."""
+    """Turns an error of the library into a line for the user. `clr.cli.main` does so with those of the file system."""
     try:
         yield
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise RefusedError(f"cannot write {error.filename or 'the output'}: {error.strerror}") from error
     except (ValueError, ImportError) as error:
         raise RefusedError(str(error)) from error
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Turns an error of the file system into a line that names the file that cannot be read."""
+def using(path: Path, verb: Literal["read", "write"]) -> Iterator[None]:
+    """Turns an error of the file system into a line that names the file that cannot be read or written."""
     try:
         yield
     except OSError as error:
-        raise RefusedError(f"cannot read {error.filename or path}: {error.strerror}") from error
+        raise RefusedError(f"cannot {verb} {error.filename or path}: {error.strerror or error}") from error
+
+
+@contextmanager
+def expecting(what: str, path: Path) -> Iterator[None]:
+    """Turns an error in the data of a file into a line that names the file, and what it should be."""
+    try:
+        yield
+    except RecursionError as error:
+        raise RefusedError(f"{path} is not {what}: its data is nested too deeply") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise RefusedError(f"{path} is not {what}: {error}") from error
+
+
+def read_json(path: Path) -> Any:
+    """The data in a file, which may be a pipe. A pipe without a writer is empty, and an endless file is refused."""
+    with using(path, "read"), open(path, "rb", opener=_open_at_once) as file:
+        os.set_blocking(file.fileno(), True)
+        data = file.read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise ValueError(f"it has more than {MOST_BYTES:,} bytes")
+    return json.loads(data.decode("utf-8"), object_pairs_hook=checks.unique)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # without, a pipe waits until something writes to it
 
 
 def read_range_test(file: Path) -> clr.RangeTest:
     """The range test in a file."""
+    with expecting("a range test", file):
+        return clr.RangeTest.from_dict(read_json(file))
+
+
+def console(stderr: bool = False) -> Console:
+    """A console that prints texts as they are. Rich would read "[/x]" as markup and ":x:" as a picture."""
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+
+def save_picture(ax: "Axes", path: Path) -> None:
+    """Writes a picture of the user's choice. A name without an ending gets a PNG."""
     try:
-        with reading(file):
-            return clr.RangeTest.from_json(file.read_text(encoding="utf-8"))
-    except (TypeError, ValueError) as error:
-        raise RefusedError(f"{file} is not a range test: {error}") from error
+        with using(path, "write"):
+            plot.save(ax, path, None if path.suffix else "png")
+    except ValueError as error:  # about the format
+        raise RefusedError(f"cannot write {path}: {error}") from error

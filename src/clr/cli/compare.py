@@ -1,18 +1,17 @@
 """``clr compare``: schedules compared on a training of the user's."""
 
-import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
+from traceback import extract_tb
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 
 import clr
 from clr import checks
-from clr.cli.common import INTERRUPTED, RefusedError, read_range_test, reading, refusals
+from clr.cli.common import INTERRUPTED, RefusedError, console, expecting, read_json, read_range_test, refusals, using
 from clr.schedules.serialize import from_dict
 
 Format = Literal["table", "csv", "json"]
@@ -35,9 +34,10 @@ def command(
         Path | None, typer.Option(help="A JSON file with the data of a schedule for each name.", show_default=False)
     ] = None,
     total_steps: Annotated[
-        list[int] | None, typer.Option(min=1, help="Updates per run; can be given again.", show_default=False)
+        list[int] | None,
+        typer.Option(min=1, max=2**53, help="Updates per run; can be given again.", show_default=False),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Runs per schedule and number of updates.")] = 5,
+    seeds: Annotated[int, typer.Option(min=1, max=10_000, help="Runs per schedule and number of updates.")] = 5,
     metric: Annotated[str | None, typer.Option(help="What to compare.", show_default=False)] = None,
     goal: Annotated[Literal["min", "max"] | None, typer.Option(help="What is better.", show_default=False)] = None,
     target: Annotated[
@@ -79,7 +79,7 @@ def command(
         if what == "report":
             if file is None:
                 raise RefusedError("compare report needs the file of the runs")
-            with reading(file):
+            with using(file, "read"):
                 result = clr.Comparison.load(file, metric, goal, target)
             out = out or Path("clr-compare.html")
         else:
@@ -100,15 +100,17 @@ def command(
                 for name, option in OPTIONS.items():
                     message = message.replace(name, option)
                 raise RefusedError(message) from error
+        if out is not None:
+            with using(out, "write"):
+                result.report(out)
         _print(result, form, "differences" if differences else "results")
         if out is not None:
-            result.report(out)
             print(out, file=sys.stderr if form != "table" else sys.stdout)
 
 
 def _print(result: clr.Comparison, form: Format, part: Literal["results", "differences"]) -> None:
     if form == "table":
-        Console().print(result.table(part))
+        console().print(result.table(part))
     else:
         print(result.to_csv(part) if form == "csv" else result.to_json(), end="" if form == "csv" else "\n")
 
@@ -116,24 +118,30 @@ def _print(result: clr.Comparison, form: Format, part: Literal["results", "diffe
 def _trainer(what: str) -> Callable[..., Iterable[tuple[int, Mapping[str, Any]]]]:
     """The function that MODULE:FUNCTION names."""
     module, separator, name = what.partition(":")
-    if not separator or not module or not name:
+    if not separator or not name or not module or module.startswith("."):
         raise RefusedError(f"what trains must be named as MODULE:FUNCTION. Received: {what}")
     if "" not in sys.path:
         sys.path.insert(0, "")  # the working directory, as with `python -m`
     try:
         return getattr(import_module(module), name)  # type: ignore[no-any-return]
-    except (ImportError, AttributeError, TypeError, SyntaxError) as error:
-        raise RefusedError(f"cannot find {what}: {error}") from error
+    except (Exception, SystemExit) as error:  # whatever a module does
+        place = ""
+        if not isinstance(error, ImportError | AttributeError | SyntaxError):
+            last = extract_tb(error.__traceback__)[-1]
+            place = f" (in {Path(last.filename).name}, line {last.lineno})"
+        raise RefusedError(f"cannot find {what}: {type(error).__name__}: {error}{place}") from error
 
 
 def _named_schedules(file: Path) -> dict[str, clr.Schedule]:
     """The schedules in a file, by their names."""
-    try:
-        with reading(file):
-            data = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=checks.unique)
-        return {name: from_dict(value) for name, value in checks.mapping("schedules", data).items()}
-    except (TypeError, ValueError) as error:
-        raise RefusedError(f"{file} has no schedules: {error}") from error
+    with expecting("a file of schedules", file):
+        named = {}
+        for name, data in checks.mapping("schedules", read_json(file)).items():
+            try:
+                named[name] = from_dict(data)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{name!r}: {error}") from error
+        return named
 
 
 def _tested(file: Path, schedules: Mapping[str, clr.Schedule]) -> dict[str, Any]:

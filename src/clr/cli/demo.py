@@ -13,10 +13,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from clr import progress
-from clr.cli.common import INTERRUPTED, Policy, RefusedError, refusals
+from clr.cli.common import INTERRUPTED, Policy, RefusedError, console, refusals, using
 
 if TYPE_CHECKING:
     from clr.demo.training import Rates, Run
@@ -45,8 +44,8 @@ def command(
     framework: Annotated[
         Framework, typer.Option(help="What to train with, or all: one after the other.")
     ] = Framework.tensorflow,
-    total_steps: Annotated[int, typer.Option(min=20, help="Updates per run.")] = 760,
-    seeds: Annotated[int, typer.Option(min=1, help="Runs per policy, each with other initial weights.")] = 5,
+    total_steps: Annotated[int, typer.Option(min=20, max=100_000, help="Updates per run.")] = 760,
+    seeds: Annotated[int, typer.Option(min=1, max=1000, help="Runs per policy, each with other initial weights.")] = 5,
     policy: Annotated[
         list[Policy] | None, typer.Option(help="A policy to compare with the fixed rate, by default each.")
     ] = None,
@@ -62,13 +61,13 @@ def command(
     ends early and reports the runs that are complete.
     """
     frameworks: list[Framework] = list(NEEDS) if framework is Framework.all else [framework]
-    with refusals():
-        _demand(framework, frameworks)
+    _demand(framework, frameworks)
+    with using(out, "write"):
         _make_folder(out)
-    notes = Console(stderr=True)
-    text = notes if as_json else Console()
+    notes = console(stderr=True)
+    text = notes if as_json else console()
     notes.print("Loading the digits and the frameworks")
-    with _silenced_start():
+    with refusals(), _silenced_start():
         from clr.demo import report, training
 
         training.digits()
@@ -79,10 +78,10 @@ def command(
     if test.stop == "interrupted":
         notes.print("Interrupted in the LR range test.")
         raise typer.Exit(INTERRUPTED)
-    with refusals():
+    with refusals(), using(out, "write"):
         rates = training.Rates.of(test)
         paths = report.save_test(test, out)
-    text.print(report.found_in_words(test, first), soft_wrap=True, highlight=False)
+    text.print(report.found_in_words(test, first), soft_wrap=True)
 
     policies = [training.FIXED, *dict.fromkeys(policy or Policy)]
     planned = [(kind, name, seed) for kind in trainers for name in policies for seed in range(seeds)]
@@ -92,14 +91,14 @@ def command(
         notes.print(f"Interrupted: {len(runs)} of {len(planned)} runs are complete.")
     if runs:
         rows = report.summary(runs, rates)
-        with refusals():
+        with using(out, "write"):
             paths += report.save(runs, rows, rates, out)
         if as_json:
             print(json.dumps(rows, indent=2))
         else:
             text.print(report.table(rows, total_steps))
         for line in (*report.rates_in_words(runs, rates), *map(str, paths)):
-            text.print(line, soft_wrap=True, highlight=False)
+            text.print(line, soft_wrap=True)
     if interrupted:
         raise typer.Exit(INTERRUPTED)
 

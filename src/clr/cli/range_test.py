@@ -8,9 +8,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 import clr
-from clr.cli.common import read_range_test, refusals
+from clr.cli.common import read_range_test, refusals, save_picture
 from clr.finder.curve import RULES
-from clr.plot import save
 
 app = typer.Typer(no_args_is_help=True, help="Print or draw an LR range test that was saved as JSON.")
 
@@ -58,5 +57,5 @@ def plot(
 ) -> None:
     """Draw the losses of an LR range test over its rates, with the bounds, the rules and the stop."""
     with refusals():
-        save(read_range_test(file).plot(scale=scale), out)
+        save_picture(read_range_test(file).plot(scale=scale), out)
     print(out)

@@ -4,16 +4,18 @@ import csv
 import json
 import math
 import sys
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TextIO
 
 import typer
 
 import clr
-from clr.cli.common import Policy, refusals
-from clr.plot import save
+from clr.cli.common import Policy, RefusedError, refusals, save_picture, using
 from clr.schedules.cyclic import GAMMA, Cyclic
+
+MOST_ROWS = 1_000_000
 
 PolicyArgument = Annotated[Policy, typer.Argument(help="The policy, which is the mode of the schedule.")]
 BaseOption = Annotated[float, typer.Option(help="The lower bound of the rate.")]
@@ -38,7 +40,7 @@ def plot(
     """Draw the rates of a schedule, and describe it in words."""
     with refusals():
         schedule = _schedule(policy, base_lr, max_lr, step_size, step_size_down, gamma)
-        save(schedule.plot(steps), out)
+        save_picture(schedule.plot(steps), out)
     print(schedule.describe())
     print(out)
 
@@ -62,8 +64,11 @@ def values(
     with refusals():
         schedule = _schedule(policy, base_lr, max_lr, step_size, step_size_down, gamma)
         count = math.ceil(schedule.period) if steps is None else steps
-        rows = ((step, schedule(step)) for step in range(start, start + count, every))
-        with open(out, "w", newline="") if out else nullcontext(sys.stdout) as file:
+        at = range(start, start + count, every)
+        if len(at[: MOST_ROWS + 1]) > MOST_ROWS:
+            raise RefusedError(f"values prints at most {MOST_ROWS:,} steps. Choose --steps, or a larger --every.")
+        rows = ((step, schedule(step)) for step in at)
+        with _opened(out) as file:
             if form == "csv":
                 writer = csv.writer(file, lineterminator="\n")
                 writer.writerow(("step", "learning_rate"))
@@ -71,6 +76,16 @@ def values(
             else:
                 json.dump([{"step": step, "learning_rate": rate} for step, rate in rows], file, indent=1)
                 file.write("\n")
+
+
+@contextmanager
+def _opened(out: Path | None) -> Iterator[TextIO]:
+    """The file that a user has named, or else the standard output."""
+    if out is None:
+        yield sys.stdout
+    else:
+        with using(out, "write"), open(out, "w", newline="") as file:
+            yield file
 
 
 def _schedule(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.table import Table
+from rich.text import Text
 
 from clr import RangeTest, plot
 from clr.demo.training import EVALUATE_EVERY, FIXED, Rates, Run
@@ -99,7 +100,7 @@ def table(rows: list[dict[str, Any]], total_steps: int) -> Table:
     for framework in frameworks:
         if len(frameworks) > 1:
             result.add_section()
-            result.add_row(f"[bold]{framework}[/bold]")
+            result.add_row(Text(framework, style="bold"))
         for row in (row for row in rows if row["framework"] == framework):
             low, high = row["final_accuracy_range"]
             reached = row["steps_to_fixed_best"]
