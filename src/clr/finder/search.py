@@ -25,7 +25,7 @@ DIVERGED = 3.0  # the rise of the loss above its start, in times of its fall, th
 
 Step = Callable[[float], object]
 Reset = Callable[[int], object]
-Save = Callable[[], Callable[[], object]]
+OnBest = Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -123,14 +123,15 @@ def find_bounds(
     return run(train_step, reset, evaluate, Options(total_steps, budget, goal, min_lr, max_lr, progress))
 
 
-def run(step: Step, reset: Reset, evaluate: Callable[[], object], options: Options, save: Save | None = None) -> Search:
+def run(
+    step: Step, reset: Reset, evaluate: Callable[[], object], options: Options, on_best: OnBest | None = None
+) -> Search:
     """The search that ``options`` describe. For the functions see `find_bounds`.
 
-    ``save``, if there is one, keeps the present state and returns a function that puts it back. It is called after each
-    trial that is the best so far, and the function of the best is called at the end.
+    ``on_best`` is called after each trial that is the best so far, when everything still is as the trial has left it.
     """
     with progress.bar(options.progress, options.updates, "Search") as show:
-        return _Finder(step, reset, evaluate, options, save, show).run()
+        return _Finder(step, reset, evaluate, options, on_best, show).run()
 
 
 class _Spent(Exception):  # noqa: N818  # it is no error
@@ -146,19 +147,18 @@ class _Finder:
         reset: Reset,
         evaluate: Callable[[], object],
         options: Options,
-        save: Save | None,
+        on_best: OnBest | None,
         show: progress.Show,
     ) -> None:
         self._step, self._reset, self._evaluate, self._options = step, reset, evaluate, options
-        self._save, self._show = save, show
+        self._on_best, self._show = on_best, show
         self._spent = 0
         self._test: RangeTest | None = None
         self._start: float | None = None
         self._trials: list[Trial] = []
-        self._put_back_winner: Callable[[], object] | None = None
 
     def run(self) -> Search:
-        """Tests, tries, and puts the winner back where one is kept."""
+        """Tests and tries."""
         try:
             stop = self._search()
         except StopIteration:
@@ -167,8 +167,6 @@ class _Finder:
             stop = end.stop
         except KeyboardInterrupt:
             stop = "interrupted"
-        if self._put_back_winner is not None:
-            self._put_back_winner()
         options = self._options
         return Search(
             self._test, tuple(self._trials), self._start, options.total_steps, options.updates, options.goal, stop
@@ -228,8 +226,8 @@ class _Finder:
             stop = "non-finite"
         before = best_of(self._trials, self._options.goal)
         self._trials.append(Trial(rung, max_lr, length, tuple(losses), score, stop or "completed"))
-        if self._save is not None and best_of(self._trials, self._options.goal) is not before:
-            self._put_back_winner = self._save()
+        if self._on_best is not None and best_of(self._trials, self._options.goal) is not before:
+            self._on_best()
 
     def _judged(self) -> float | None:
         """What ``evaluate`` returns, or None if that is not finite."""

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
+from operator import mul
 from typing import Any, TypeVar
 
 import torch
@@ -61,7 +62,8 @@ class Training:
         self._batches = None if loader is None else Batches(loader)
         modules = [part for part in (model, self._function) if isinstance(part, nn.Module)]
         keep = _checked_device("snapshot_device", snapshot_device)
-        self._snapshot = Snapshot(modules, optimizer, scaler, loader, _checked_also(also), keep)
+        self._parts = (modules, optimizer, scaler, loader, _checked_also(also), keep)
+        self._snapshot = Snapshot(*self._parts)
 
     def run(self, body: Callable[[], V]) -> V:
         """What ``body`` returns. After it, all is as it was when this training was made, also after an error."""
@@ -91,6 +93,23 @@ class Training:
     def evaluate(self, function: Callable[[], object]) -> float:
         """What ``function`` returns in evaluation mode and without gradients, the mean over all processes."""
         return self._processes.together(lambda: _evaluated(self._model, function))
+
+    def held_out_loss(self, loader: Iterable[Any]) -> float:
+        """The mean loss over the rows of a loader, in evaluation mode and without gradients."""
+        return self.evaluate(lambda: self._mean_loss(loader))
+
+    def kept(self) -> Snapshot:
+        """A copy of the present state, from which training can go on after `run` has put everything back."""
+        return Snapshot(*self._parts)
+
+    def _mean_loss(self, loader: Iterable[Any]) -> float:
+        losses, rows = [], []
+        for batch in loader:
+            losses.append(float(self._loss(batch)))
+            rows.append(_rows(batch))
+        if not losses:
+            checks.fail(ValueError, "validation", "a loader with at least one batch", loader)
+        return math.fsum(map(mul, losses, rows)) / sum(rows)
 
     def _started(self, body: Callable[[], V], interrupts: Interrupts) -> V:
         self._interrupts = interrupts
@@ -263,6 +282,14 @@ def _evaluated(model: nn.Module, evaluate: Callable[[], object]) -> float:
     finally:
         for part, training in trained:
             part.training = training
+
+
+def _rows(batch: Any) -> int:
+    """How many rows a batch has: those of the first tensor in it."""
+    if isinstance(batch, torch.Tensor):
+        return len(batch) if batch.dim() else 1
+    inner = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, list | tuple) else ()
+    return next((_rows(item) for item in inner), 1)
 
 
 def _tensors(model: nn.Module) -> Iterable[torch.Tensor]:
