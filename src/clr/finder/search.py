@@ -210,7 +210,7 @@ class _Finder:
             raise _Spent
         self._reset(rung)
         diverged = Divergence(DIVERGED)
-        schedule = policies.linear(max_lr, length, warmup_steps=length // 4)
+        schedule = policies.linear(max_lr, length + 1, warmup_steps=length // 4)  # whose last rate, zero, is left out
         losses: list[float] = []
         stop = None
         for at in range(length):

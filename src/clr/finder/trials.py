@@ -137,7 +137,7 @@ class Search:
         lowered = min((HORIZON + TREND * trend) * math.log10(max(1.0, longer)), FARTHEST)
         max_lr = best / 10**lowered
         side = self.edge
-        edge = "" if side is None else f" It is the {side} of the rates that were tried, so a {side} one may be better."
+        edge = f" It is the {side} rate that was tried, so a {side[:-2]}r one may be better." if side else ""
         reason = (
             f"Of {sum(trial.rung == winner.rung for trial in self.trials)} trials of {winner.num_steps} updates, "
             f"{winner.max_lr:.3g} ends best, with {winner.score:.4g}; between them the best is {best:.3g}. "

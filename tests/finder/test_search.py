@@ -1,0 +1,343 @@
+"""The search on made-up trainings whose best rate is known."""
+
+import json
+import math
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import clr
+from clr.finder import search, trials
+
+
+class Made:
+    """A training whose held-out value is a parabola over the logarithm of the highest rate since the start."""
+
+    def __init__(self, best: float, *, burst: float = math.inf, slope: float = 0.0, scale: float = 1.0) -> None:
+        self.best, self.burst, self.slope, self.scale = best, burst, slope, scale
+        self.seeds: list[int] = []
+        self.updates = 0
+        self.reset(0)
+        self.seeds.clear()
+
+    def reset(self, seed: int) -> None:
+        self.seeds.append(seed)
+        self.peak, self.steps = 1e-12, 0
+
+    def step(self, lr: float) -> float:
+        self.updates += 1
+        self.peak, self.steps = max(self.peak, lr), self.steps + 1
+        if lr >= self.burst:
+            return math.inf
+        rate = self.peak
+        return self.scale * (2 - 1.5 / (1 + (self.best / 10 / rate) ** 2) + (rate / self.best / 6) ** 4)
+
+    def held_out(self) -> float:
+        """It is lowest at ``best``, or where that falls with the length, at ``best * (30 / steps)**slope``."""
+        best = self.best * (30 / max(self.steps, 30)) ** self.slope
+        return self.scale * (1 + math.log10(self.peak / best) ** 2)
+
+    def find(self, **options: Any) -> clr.Search:
+        return clr.find_bounds(self.step, self.reset, self.held_out, **{"total_steps": 1000} | options)
+
+
+@pytest.mark.parametrize("best", [3e-6, 1e-3, 0.05, 0.7, 30.0])
+def test_the_best_rate_of_trials_as_long_as_the_training_is_the_upper_bound(best: float) -> None:
+    bounds = Made(best).find(total_steps=40).bounds()
+    assert bounds.max_lr == pytest.approx(best, rel=1e-6)
+    assert bounds.base_lr == pytest.approx(best / 10, rel=1e-6)
+
+
+def test_a_longer_training_gets_a_lower_rate() -> None:
+    found = Made(0.05).find(total_steps=100_000)
+    winner = found.winner
+    assert winner is not None
+    assert found.bounds().max_lr == pytest.approx(0.05 * (winner.num_steps / 100_000) ** 0.2, rel=1e-6)
+
+
+def test_what_overfits_gets_a_lower_rate_than_any_trial() -> None:
+    found = Made(0.05, slope=0.5).find(total_steps=2000)
+    short, long = (next(trial.num_steps for trial in found.trials if trial.rung == rung) for rung in (1, 2))
+    assert 30 <= short < long < 2000
+    best = 0.05 * (30 / long) ** 0.5
+    assert found.bounds().max_lr == pytest.approx(best * (long / 2000) ** (0.2 + 0.3 * 0.5), rel=1e-6)
+
+
+def test_a_training_that_never_diverges_is_tried_beyond_the_range_test() -> None:
+    found = Made(300.0).find(total_steps=40, max_lr=1.0)
+    assert found.bounds().max_lr == pytest.approx(300.0, rel=1e-6)
+    assert found.edge is None
+
+
+def test_a_training_that_bursts_early() -> None:
+    made = Made(1e-3, burst=2e-5)
+    found = made.find(total_steps=40)
+    assert found.range_test is not None
+    assert found.range_test.stop == "non-finite"
+    assert found.bounds().max_lr <= 2e-5
+    burst = [trial for trial in found.trials if trial.stop == "non-finite"]
+    assert burst
+    assert all(trial.score is None and len(trial.losses) < trial.num_steps for trial in burst)
+    assert found.updates == made.updates  # a trial that bursts costs no more than what it made
+
+
+def test_two_valleys_give_the_one_beside_the_range_test() -> None:
+    made = Made(0.01)
+    near = made.held_out
+
+    def held_out() -> float:  # a deeper valley, four decades away
+        return min(near(), 0.5 + math.log10(made.peak / 100) ** 2)
+
+    found = clr.find_bounds(made.step, made.reset, held_out, total_steps=40)
+    assert found.bounds().max_lr == pytest.approx(0.01, rel=0.05)
+
+
+def test_noise_of_the_held_out_value_moves_the_bounds_little() -> None:
+    for seed in range(20):
+        made, dice = Made(0.05), random.Random(seed)
+        found = clr.find_bounds(
+            made.step, made.reset, lambda made=made, dice=dice: made.held_out() + dice.gauss(0, 0.02), total_steps=40
+        )
+        assert 0.025 < found.bounds().max_lr < 0.1
+
+
+def test_larger_may_be_better() -> None:
+    made = Made(0.05)
+    found = clr.find_bounds(made.step, made.reset, lambda: -made.held_out(), total_steps=40, goal="max")
+    assert found.bounds().max_lr == pytest.approx(0.05, rel=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_a_factor_on_the_losses_changes_nothing(scale: float) -> None:
+    assert Made(0.05, scale=scale).find().bounds().max_lr == pytest.approx(Made(0.05).find().bounds().max_lr, rel=1e-6)
+
+
+def test_parameters_in_other_units_move_the_bounds() -> None:
+    usual, small = (Made(best).find(total_steps=40).bounds().max_lr for best in (0.05, 5e-5))
+    assert small == pytest.approx(usual / 1000, rel=1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    best=st.floats(1e-6, 1e2), budget=st.integers(200, 3000), total=st.integers(1, 10**6), slope=st.floats(-0.5, 1.0)
+)
+def test_the_budget_holds_and_the_bounds_are_rates(best: float, budget: int, total: int, slope: float) -> None:
+    made = Made(best, slope=slope)
+    found = made.find(total_steps=total, budget=budget)
+    assert made.updates == found.updates <= budget
+    assert all(trial.num_steps <= total for trial in found.trials)
+    bounds = found.bounds()
+    assert 0 < bounds.base_lr < bounds.max_lr < math.inf
+    assert 0 <= bounds.confidence <= 1
+    assert clr.from_json(found.to_json()) == found
+
+
+@pytest.mark.parametrize(
+    ("total", "budget"), [(1, 600), (600, 600), (700, 700), (800, 800), (4000, 800), (8000, 800), (20_000, 2000)]
+)
+def test_the_default_budget(total: int, budget: int) -> None:
+    assert search.Options(total).updates == budget
+
+
+def test_the_trials_of_a_rung_see_the_same_batches() -> None:
+    made = Made(0.05)
+    found = made.find()
+    rungs = [trial.rung for trial in found.trials]
+    assert made.seeds == [0, 1, *rungs]  # the range test, and the value before any training
+
+
+def test_each_trial_is_one_annealed_cycle() -> None:
+    made = Made(0.05)
+    rates: list[list[float]] = []
+
+    def reset(seed: int) -> None:
+        made.reset(seed)
+        rates.append([])
+
+    def step(lr: float) -> float:
+        rates[-1].append(lr)
+        return made.step(lr)
+
+    found = clr.find_bounds(step, reset, made.held_out, total_steps=1000)
+    for trial, own in zip(found.trials, rates[2:], strict=True):
+        up = trial.num_steps // 4
+        assert len(own) == trial.num_steps
+        assert own[up] == max(own) == trial.max_lr
+        assert 0 < own[-1] < 2 * trial.max_lr / trial.num_steps
+        assert own[: up + 1] == sorted(own[: up + 1])
+        assert own[up:] == sorted(own[up:], reverse=True)
+
+
+def test_the_best_so_far_is_announced_when_it_is_there() -> None:
+    made, peaks = Made(0.05), []
+    options = search.Options(1000)
+    found = search.run(made.step, made.reset, made.held_out, options, lambda: peaks.append(made.peak))
+    assert found.winner is not None
+    assert peaks[-1] == found.winner.max_lr
+    assert peaks[0] == found.trials[0].max_lr
+
+
+def test_an_edge_is_said() -> None:
+    made = Made(1e6)  # so far from where the test ends that the budget does not reach
+    found = made.find(budget=250, max_lr=1.0)
+    assert found.stop == "budget"
+    assert found.edge == "highest"
+    assert "a higher one may be better" in found.bounds().reason
+    assert found.bounds().confidence < 0.5
+
+
+def stopping(made: Made, after: int, error: type[BaseException]) -> Callable[[float], float]:
+    def step(lr: float) -> float:
+        if made.updates == after:
+            raise error
+        return made.step(lr)
+
+    return step
+
+
+@pytest.mark.parametrize(("error", "stop"), [(KeyboardInterrupt, "interrupted"), (StopIteration, "data")])
+@pytest.mark.parametrize("after", [50, 120, 300])
+def test_what_is_known_is_returned(error: type[BaseException], stop: str, after: int) -> None:
+    made = Made(0.05)
+    found = clr.find_bounds(stopping(made, after, error), made.reset, made.held_out, total_steps=1000)
+    assert found.stop == stop
+    assert clr.from_json(found.to_json()) == found
+    if after == 300:
+        assert 0.01 < found.bounds().max_lr < 0.1
+    elif after == 50:
+        with pytest.raises(clr.NoBoundsError, match="No trial has come to its end"):
+            found.bounds()
+        assert "No bounds" in found.describe()
+
+
+def test_an_error_is_the_users() -> None:
+    made = Made(0.05)
+    with pytest.raises(ZeroDivisionError):
+        clr.find_bounds(stopping(made, 150, ZeroDivisionError), made.reset, made.held_out, total_steps=1000)
+
+
+def test_no_bounds_where_nothing_is_learned() -> None:
+    made = Made(0.05)
+    found = clr.find_bounds(made.step, made.reset, lambda: 1.0, total_steps=1000)
+    with pytest.raises(clr.NoBoundsError, match="before any training"):
+        found.bounds()
+
+
+def test_no_bounds_where_every_trial_bursts() -> None:
+    found = clr.find_bounds(lambda lr: math.nan, lambda seed: None, lambda: 1.0, total_steps=1000)
+    assert {trial.stop for trial in found.trials} == {"non-finite"}
+    assert found.updates < 100
+    with pytest.raises(clr.NoBoundsError, match="If all diverge"):
+        found.bounds()
+
+
+def test_a_held_out_value_that_is_not_finite_is_no_score() -> None:
+    made = Made(0.05)
+    found = clr.find_bounds(
+        made.step, made.reset, lambda: math.nan if made.peak > 0.1 else made.held_out(), total_steps=40
+    )
+    assert all(trial.score is None for trial in found.trials if trial.max_lr > 0.1)
+    assert found.bounds().max_lr <= 0.1
+
+
+def test_an_update_that_was_skipped_has_no_loss() -> None:
+    made = Made(0.05)
+    found = clr.find_bounds(
+        lambda lr: None if made.updates % 3 == 0 and made.step(lr) else made.step(lr),
+        made.reset,
+        made.held_out,
+        total_steps=1000,
+    )
+    assert 0.005 < found.bounds().max_lr < 0.1
+
+
+def test_overfitting_is_said() -> None:
+    losses = tuple(1 / (at + 1) for at in range(100))
+    short = [trials.Trial(1, rate, 30, losses[:30], score, "completed") for rate, score in ((0.01, 2.0), (0.03, 1.0))]
+    long = [trials.Trial(2, rate, 100, losses, score, "completed") for rate, score in ((0.01, 2.5), (0.03, 1.5))]
+    found = trials.Search(None, (*short, *long), 3.0, 1000, 600)
+    assert found.overfits
+    assert "overfits" in found.describe()
+    assert not replace(found, trials=tuple(short)).overfits
+
+
+@pytest.mark.parametrize(
+    ("policy", "schedule"),
+    [
+        ("one_cycle", lambda low, high: clr.one_cycle(high, 1000, div_factor=high / low)),
+        ("triangular", lambda low, high: clr.triangular(low, high, 125)),
+        ("linear", lambda low, high: clr.linear(high, 1000, warmup_steps=100)),
+        ("wsd", lambda low, high: clr.wsd(high, 1000, warmup_steps=100, decay_steps=200)),
+        (clr.triangular2, lambda low, high: clr.triangular2(low, high, 50)),
+    ],
+)
+def test_schedules_over_the_training(policy: Any, schedule: Callable[[float, float], clr.Schedule]) -> None:
+    found = Made(0.05).find(total_steps=1000)
+    options = {"step_size": 50} if callable(policy) else {}
+    assert found.schedule(policy, **options) == schedule(*found.bounds())
+
+
+def test_what_is_printed_is_short_and_tells_all() -> None:
+    found = Made(0.05).find(total_steps=1000)
+    assert repr(found) == f"<Search: {len(found.trials)} trials, {found.updates} of 800 updates, completed>"
+    text = found.describe()
+    for trial in found.trials:
+        assert f"{trial.max_lr:.3g} ({trial.score:.4g})" in text
+    assert f"max_lr {found.bounds().max_lr:.4g}" in text
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"total_steps": 0}, "`total_steps` must"),
+        ({"budget": 100}, "`budget` must be 200 updates or more"),
+        ({"budget": 300.5}, "`budget` must"),
+        ({"goal": "low"}, "`goal` must"),
+        ({"min_lr": 0}, "`min_lr` must"),
+        ({"min_lr": 10}, "`max_lr` must"),
+        ({"train_step": 1}, "`train_step` must"),
+        ({"reset": None}, "`reset` must"),
+        ({"evaluate": 0.5}, "`evaluate` must"),
+        ({"evaluate": lambda: "low"}, "`evaluate` must return"),
+        ({"train_step": lambda lr: "low"}, "`train_step` must return"),
+    ],
+)
+def test_bad_arguments_are_named(changed: dict[str, Any], message: str) -> None:
+    made = Made(0.05)
+    functions = {"train_step": made.step, "reset": made.reset, "evaluate": made.held_out}
+    with pytest.raises((TypeError, ValueError), match=message):
+        clr.find_bounds(**functions | {"total_steps": 1000} | changed)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("clr",), 2, "must have version 1"),
+        (("clr",), True, "must have version 1"),
+        (("goal",), "low", "`goal` must"),
+        (("stop",), "end", "`stop` must"),
+        (("budget",), 0, "`budget` must"),
+        (("start",), "low", "`start` must"),
+        (("trials",), {}, "`trials` must"),
+        (("trials", 0, "rung"), 0, "`rung` must"),
+        (("trials", 0, "max_lr"), -1, "`max_lr` must"),
+        (("trials", 0, "stop"), "diverged", "`score` must"),
+        (("trials", 0, "losses"), ["x"], "`losses` must"),
+        (("trials", 0, "losses"), [1.0] * 1000, "`losses` must"),
+        (("trials", 0, "more"), 1, "a trial must have the keys"),
+        (("more",), 1, "the data of a search must have the keys"),
+    ],
+)
+def test_bad_data_is_refused(path: tuple[Any, ...], value: object, message: str) -> None:
+    data = json.loads(Made(0.05).find().to_json())
+    place = data
+    for name in path[:-1]:
+        place = place[name]
+    place[path[-1]] = value
+    with pytest.raises((TypeError, ValueError), match=message):
+        clr.from_dict(data)
