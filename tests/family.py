@@ -66,8 +66,13 @@ ARGUMENTS: dict[str, Plain] = {
 
 
 def whole_call(plain: Plain) -> Plain:
-    """A description with the defaults, of its parts too."""
+    """A description with the defaults, of its parts too, as it is saved: a value is written in one way there."""
     result = {"kind": plain["kind"], **ARGUMENTS[plain["kind"]], **plain}
+    if result.get("anneal_strategy") == "cos":
+        result["anneal_strategy"] = "cosine"
+    for name in ("step_size", "step_size_down"):
+        if isinstance(result.get(name), float) and result[name].is_integer():
+            result[name] = int(result[name])
     for name in {"schedule"} & set(plain):
         result[name] = whole_call(plain[name])
     if "schedules" in plain:

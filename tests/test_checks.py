@@ -167,7 +167,12 @@ TABLE: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "step inf": (lambda: SCHEDULE(INF), ValueError, STEP.format("inf")),
     "step bool": (lambda: SCHEDULE(True), TypeError, STEP.format("True")),
     "step str": (lambda: SCHEDULE("5"), TypeError, STEP.format("'5'")),
-    "step None": (lambda: SCHEDULE(None), TypeError, STEP.format("None")),
+    "step None": (
+        lambda: SCHEDULE(None),
+        TypeError,
+        STEP.format("None")
+        + " A Keras optimizer gives no step to a function: give it clr.keras.LearningRateSchedule(schedule).",
+    ),
     "step list": (lambda: SCHEDULE([0, 1]), TypeError, STEP.format("[0, 1]")),
     "step range": (lambda: SCHEDULE(range(3)), TypeError, STEP.format("range(0, 3)")),
     "step complex": (lambda: SCHEDULE(1j), TypeError, STEP.format("1j")),

@@ -83,7 +83,16 @@ _NAMES = {
     "clr.tensorflow": ("cyclic_learning_rate",),
 }
 _PLACES = {name: module for module, names in _NAMES.items() for name in names}
-_MODULES = ("comparison", "finder", "jax", "keras", "plot", "tensorflow", "torch")
+# The modules with names of their own, each with what it cannot be imported without.
+_MODULES = {
+    "comparison": None,
+    "finder": None,
+    "jax": "jax",
+    "keras": "keras",
+    "plot": "matplotlib",
+    "tensorflow": "tensorflow",
+    "torch": "torch",
+}
 
 __all__ = [
     "Advice",
@@ -132,7 +141,18 @@ def __getattr__(name: str) -> "Any":
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES, *_PLACES} - {"above", "import_module", "TYPE_CHECKING"})
+    """What can be had. ``help(clr)`` and others ask for all of it, and would end at a module that lacks its extra."""
+    modules = {name for name, guest in _MODULES.items() if guest is None or _is_there(guest)}
+    return sorted({*globals(), *modules, *_PLACES} - {"above", "import_module", "TYPE_CHECKING"})
+
+
+def _is_there(guest: str) -> bool:
+    from importlib.util import find_spec
+
+    try:
+        return find_spec(guest) is not None
+    except ValueError:  # None stands for it in `sys.modules`: its import would fail
+        return False
 
 
 def _later(module: str, name: str) -> "Callable[..., Any]":

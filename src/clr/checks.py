@@ -30,6 +30,8 @@ RULES = {
     "scale": "a function that returns a number from 0 to 1",
     "step": "a whole number of steps, 0 or more",
     "far_step": "a number of steps below 2**63",
+    "most_steps": "at most 2**53 steps",
+    "text": "a text",
     "dtype": "a floating dtype",
     "count": "a whole number, 1 or more",
     "whole": "a whole number, 0 or more",
@@ -37,6 +39,8 @@ RULES = {
     "finite": "a finite number",
     "function": "a function",
 }
+_LONGEST = 500  # characters of a value in a message
+MOST_STEPS = 2**53  # of a training: all floats below are exact
 
 
 def fail(error: type[Exception], name: str, rule: str, received: object, **details: object) -> Never:
@@ -50,15 +54,34 @@ def fail(error: type[Exception], name: str, rule: str, received: object, **detai
         **details: What the rule's text names in braces.
     """
     text = RULES[rule].format(**details) if rule in RULES else rule
-    raise error(f"`{name}` must be {text}. Received: {received!r}.")
+    raise error(f"`{name}` must be {text}. Received: {shown(received)}.")
+
+
+def shown(value: object) -> str:
+    """``value`` as a message shows it: its repr, without its middle if it is long. It never fails."""
+    try:
+        text = repr(value)
+    except Exception:  # of an object's own repr, of an integer of too many digits, or of lists too deep in each other
+        size = f" of {value.bit_length()} bits" if isinstance(value, int) else ""
+        return f"<{type(value).__name__}{size}>"
+    if len(text) <= _LONGEST:
+        return text
+    return f"{text[: _LONGEST - 100]}...{text[-50:]} ({len(text)} characters)"
+
+
+def is_real(value: object) -> bool:
+    """Whether ``value`` is a number: no bool, and no span of time, which NumPy counts among the integers."""
+    if isinstance(value, int | float):
+        return not isinstance(value, bool)
+    return isinstance(value, Real) and getattr(getattr(value, "dtype", None), "kind", "") != "m"
 
 
 def number(name: str, value: object, rule: str, **details: object) -> float:
     """``value`` as a float; a bool, a string or an array is a TypeError, NaN or infinity a ValueError."""
-    if isinstance(value, bool) or not isinstance(value, Real):
+    if not is_real(value):
         fail(TypeError, name, rule, value, **details)
     try:
-        result = float(value)
+        result = float(value)  # type: ignore[arg-type]
     except OverflowError:
         result = math.inf
     if not math.isfinite(result):
@@ -78,9 +101,8 @@ def max_rate(name: str, value: object, low_name: str, low: float) -> float:
     """An upper bound of the learning rate, not below the lower one."""
     result = number(name, value, "max_rate", low=low_name)
     if result < low:
-        raise ValueError(
-            f"`{name}` must be {RULES['max_rate'].format(low=low_name)}. Received: {value!r} with `{low_name}` {low!r}."
-        )
+        rule = RULES["max_rate"].format(low=low_name)
+        raise ValueError(f"`{name}` must be {rule}. Received: {shown(value)} with `{low_name}` {low!r}.")
     return result + 0.0
 
 
@@ -89,7 +111,7 @@ def steps(name: str, value: object) -> float:
     result = number(name, value, "steps")
     if result <= 0:
         fail(ValueError, name, "steps", value)
-    if not 0.001 <= result <= 2**53:
+    if not 0.001 <= result <= MOST_STEPS:
         fail(ValueError, name, "length", value)
     return int(result) if result == int(result) else result
 
@@ -162,7 +184,7 @@ def choice(name: str, value: object, allowed: Iterable[str]) -> str:
     if not isinstance(value, str) or value not in allowed:
         error = ValueError if isinstance(value, str) else TypeError
         fail(error, name, "choice", value, allowed=", ".join(map(repr, allowed)))
-    return value
+    return str.__str__(value)
 
 
 def scale_fn(name: str, value: object) -> Callable[[Any], Any] | None:
@@ -181,7 +203,8 @@ def scale(function: Callable[[Any], Any], argument: int) -> float:
         result = math.nan
     if not 0 <= result <= 1:
         error = ValueError if isinstance(value, Real) else TypeError
-        raise error(f"`scale_fn` must be {RULES['scale']}. Received: {value!r} from scale_fn({argument!r}).")
+        received = f"{shown(value)} from scale_fn({shown(argument)})"
+        raise error(f"`scale_fn` must be {RULES['scale']}. Received: {received}.")
     return result
 
 
@@ -189,7 +212,7 @@ def step(name: str, value: object) -> int:
     """A step on the host: a Python or NumPy integer, or a whole float, not negative."""
     if type(value) is int and value >= 0:
         return value
-    if isinstance(value, bool) or not isinstance(value, Real):
+    if not is_real(value):
         fail(TypeError, name, "step", value)
     number: Any = value
     try:
@@ -217,8 +240,24 @@ def whole(name: str, value: object) -> int:
     return _integer(name, value, "whole", 0)
 
 
+def total(name: str, value: object) -> int:
+    """The steps of a training, or of a part of one."""
+    return _bounded(name, value, count(name, value))
+
+
+def part(name: str, value: object) -> int:
+    """The steps of a part of a training that may be missing."""
+    return _bounded(name, value, whole(name, value))
+
+
+def _bounded(name: str, value: object, steps: int) -> int:
+    if steps > MOST_STEPS:
+        fail(ValueError, name, "most_steps", value)
+    return steps
+
+
 def _integer(name: str, value: object, rule: str, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, Integral):
+    if not (is_real(value) and isinstance(value, Integral)):
         fail(TypeError, name, rule, value)
     if value < least:
         fail(ValueError, name, rule, value)
@@ -250,5 +289,37 @@ def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object as a dict, if no key comes twice."""
     result = dict(pairs)
     if len(result) != len(pairs):
-        raise ValueError(f"saved data must not have a key twice. Received: {[key for key, _ in pairs]}.")
+        raise ValueError(f"saved data must not have a key twice. Received: {shown([key for key, _ in pairs])}.")
     return result
+
+
+def parsed(text: object) -> Any:
+    """The data of a JSON text, which was saved."""
+    import json  # which takes long to import
+
+    if not isinstance(text, str | bytes | bytearray):
+        fail(TypeError, "text", "text", text)
+    try:
+        return json.loads(text, object_pairs_hook=unique, parse_int=_parsed_integer)
+    except RecursionError:
+        raise ValueError("saved data must not be nested so deep.") from None
+
+
+def _parsed_integer(digits: str) -> float:
+    """An integer, or infinity where no float is as large: which is refused where its name is known."""
+    return int(digits) if len(digits) < 400 else float(digits)
+
+
+def version(data: Mapping[str, Any], expected: int, what: str) -> None:
+    """The version of saved data."""
+    own = data.get("clr")
+    if type(own) is not int or own != expected:
+        raise ValueError(f"the data of {what} must have version {expected} as 'clr'. Received: {shown(own)}.")
+
+
+def keys(data: Mapping[str, Any], names: Iterable[str], what: str) -> None:
+    """The keys of saved data, and no others."""
+    names = list(names)
+    if set(data) != set(names):
+        received = shown(list(data)).strip("[]")
+        raise ValueError(f"{what} must have the keys {', '.join(map(repr, names))}. Received: {received}.")

@@ -347,7 +347,7 @@ def spoiled(**changes: Any) -> dict[str, Any]:
     [
         ([], "`data` must be a dict with the data"),
         (spoiled(clr=2), "must have version 1"),
-        (spoiled(kind="cyclic"), "'range_test' as 'kind'"),
+        (spoiled(kind="cyclic"), "`kind` must be one of 'range_test'"),
         (spoiled(goal=None), "must have the keys"),
         (spoiled(more=1), "must have the keys"),
         (spoiled(planned_rates=None), "must have the keys"),

@@ -165,7 +165,7 @@ def public_functions() -> dict[str, Callable[..., Any]]:
     return found
 
 
-FREE = {"clr.RangeTest.schedule"}  # whose names are those of the policy
+FREE = {"clr.RangeTest.schedule", "clr.Search.schedule"}  # whose names are those of the policy
 
 
 def has_free_names(function: Callable[..., Any]) -> bool:

@@ -92,6 +92,9 @@ class Arrays(Protocol[A]):
     def is_floating(self, dtype: Any, /) -> bool:
         """Whether rates can have this dtype."""
 
+    def holds(self, rate: float, dtype: Any, /) -> bool:
+        """Whether a rate is a number of this dtype, not infinity. None stands for the framework's own."""
+
     def rates(self, values: A, dtype: Any, /) -> Any:
         """The computed rates as the caller gets them."""
 
@@ -149,7 +152,11 @@ class Python:
 
     @staticmethod
     def is_floating(dtype: object) -> bool:
-        raise TypeError(f"`dtype` is for arrays and tensors, a single step gives a float. Received: {dtype!r}.")
+        return False
+
+    @staticmethod
+    def holds(rate: float, dtype: object) -> bool:
+        return True
 
     @staticmethod
     def rates(values: float, dtype: object) -> float:

@@ -89,6 +89,10 @@ class Jax64:
         return bool(jnp.issubdtype(dtype, jnp.floating))
 
     @classmethod
+    def holds(cls, rate: float, dtype: Any) -> bool:
+        return all(rate <= float(jnp.finfo(kind).max) for kind in (dtype or cls.floating, cls.floating))
+
+    @classmethod
     def rates(cls, values: jax.Array, dtype: Any) -> jax.Array:
         return values.astype(dtype or cls.floating)
 

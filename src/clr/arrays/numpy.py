@@ -95,7 +95,12 @@ class NumPy:
 
     @staticmethod
     def is_floating(dtype: Any) -> bool:
-        return not np.issubdtype(dtype, np.integer)
+        return "float" in np.dtype(dtype).name  # as in bfloat16, which is no kind of NumPy's own
+
+    @staticmethod
+    def holds(rate: float, dtype: Any) -> bool:
+        with np.errstate(over="ignore"):
+            return math.isfinite(np.asarray(rate, dtype))
 
     @staticmethod
     def rates(values: Numbers, dtype: Any) -> Numbers:

@@ -97,6 +97,10 @@ class Graph:
         return bool(tf.as_dtype(dtype).is_floating)
 
     @staticmethod
+    def holds(rate: float, dtype: Any) -> bool:
+        return rate <= float(tf.as_dtype(dtype or tf.float32).max)
+
+    @staticmethod
     def rates(values: Any, dtype: Any) -> tf.Tensor:
         return tf.cast(values, dtype or tf.float32)
 
@@ -113,7 +117,7 @@ class EagerScalar(Python):
         at_hand = _tensor(value, name)
         return checks.step(name, int(at_hand) if at_hand.dtype.is_integer else float(at_hand))
 
-    is_floating = Graph.is_floating
+    is_floating, holds = Graph.is_floating, Graph.holds
 
     @staticmethod
     def rates(values: float, dtype: Any) -> tf.Tensor:
@@ -134,7 +138,7 @@ class EagerArray(NumPy):
             at_hand = tf.cast(at_hand, tf.float64)  # NumPy has no bfloat16 of its own
         return NumPy.steps(at_hand.numpy(), name)
 
-    is_floating = Graph.is_floating
+    is_floating, holds = Graph.is_floating, Graph.holds
 
     @staticmethod
     def rates(values: Any, dtype: Any) -> tf.Tensor:

@@ -104,6 +104,10 @@ class Torch:
         return bool(dtype.is_floating_point)
 
     @staticmethod
+    def holds(rate: float, dtype: torch.dtype | None) -> bool:
+        return rate <= torch.finfo(dtype or torch.get_default_dtype()).max
+
+    @staticmethod
     def rates(values: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
         return values.to(dtype or torch.get_default_dtype())
 

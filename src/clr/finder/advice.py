@@ -52,17 +52,18 @@ def advise(
     True
     """
     found: object = bounds.bounds() if isinstance(bounds, RangeTest) else bounds
-    if not isinstance(found, Bounds | Sequence) or isinstance(found, str):
-        raise TypeError(f"`bounds` must be a range test, or two rates. Received: {found!r}.")
+    if not isinstance(found, Bounds | Sequence) or isinstance(found, str | bytes | bytearray | range):
+        checks.fail(TypeError, "bounds", "a range test, or two rates", found)
     if len(pair := list(found)) != 2:
-        raise ValueError(f"`bounds` must be a range test, or two rates. Received: {found!r}.")
+        checks.fail(ValueError, "bounds", "a range test, or two rates", found)
     base_lr = checks.positive("base_lr", pair[0])
     max_lr = checks.max_rate("max_lr", pair[1], "base_lr", base_lr)
     if (total_steps is None) == (steps_per_epoch is None):
-        raise TypeError("advise takes either `total_steps` or `steps_per_epoch`.")
+        received = f"{checks.shown(total_steps)} and {checks.shown(steps_per_epoch)}"
+        raise TypeError(f"advise takes either `total_steps` or `steps_per_epoch`. Received: {received}.")
     schedule: Schedule
     if total_steps is not None:
-        total = checks.count("total_steps", total_steps)
+        total = checks.total("total_steps", total_steps)
         schedule = policies.one_cycle(max_lr, total, div_factor=max_lr / base_lr)
         reason = "The length is known: one cycle over the whole training, which ends far below the lower bound."
     else:

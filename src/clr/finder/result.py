@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -134,6 +135,9 @@ class RangeTest:
             for name, values in (("losses", sweep.losses), ("metrics", sweep.metrics)):
                 if len(values) > self.num_steps:
                     raise ValueError(f"`{name}` must have at most {self.num_steps} values. Received: {len(values)}.")
+            if len(sweep.metrics) > len(sweep.losses):
+                received = f"{len(sweep.metrics)} with {len(sweep.losses)} `losses`"
+                raise ValueError(f"`metrics` must not be more than `losses`. Received: {received}.")
 
     @classmethod
     def from_losses(
@@ -346,15 +350,10 @@ class RangeTest:
         Raises:
             TypeError, ValueError: The data is not that of a range test.
         """
-        checks.mapping("data", data)
-        if data.get("clr") != VERSION or data.get("kind") != "range_test":
-            raise ValueError(
-                f"the data of a range test must have version {VERSION} as 'clr' and 'range_test' as 'kind'. "
-                f"Received: {data.get('clr')!r} and {data.get('kind')!r}."
-            )
+        checks.version(checks.mapping("data", data), VERSION, "a range test")
+        checks.choice("kind", data.get("kind"), ("range_test",))
         names = {field.name for field in fields(cls)}
-        if set(data) != names | {"clr", "kind"}:
-            raise ValueError(f"the data of a range test must have the keys {sorted(names)}. Received: {sorted(data)}.")
+        checks.keys(data, sorted(names | {"clr", "kind"}), "the data of a range test")
         sweeps = tuple(_saved_sweep(sweep) for sweep in checks.sequence("sweeps", data["sweeps"]))
         return cls(sweeps, **{name: data[name] for name in names - {"sweeps"}})
 
@@ -365,7 +364,7 @@ class RangeTest:
         Raises:
             TypeError, ValueError: The text is not JSON, or not that of a range test.
         """
-        return cls.from_dict(json.loads(text, object_pairs_hook=checks.unique))
+        return cls.from_dict(checks.parsed(text))
 
     @property
     def _steps(self) -> int:
@@ -410,7 +409,7 @@ def growing(name: str, values: Sequence[object]) -> tuple[float, ...]:
     """Rates of a test: two or more, each above the one before."""
     rates = tuple(checks.base_rate(name, value) for value in checks.sequence(name, values))
     if len(rates) < 2 or any(left >= right for left, right in pairwise(rates)):
-        raise ValueError(f"`{name}` must be two or more growing rates. Received: {list(rates)!r}.")
+        checks.fail(ValueError, name, "two or more growing rates", list(rates))
     return rates
 
 
@@ -421,14 +420,17 @@ def scalar(value: Any) -> float:
             raise TypeError
         if not hasattr(value, "item") and hasattr(value, "numpy"):  # of TensorFlow
             value = value.numpy()
-        return float(value.item() if hasattr(value, "item") else value)
+        number = value.item() if hasattr(value, "item") else value
+        if isinstance(number, int) and abs(number) > sys.float_info.max:
+            return math.copysign(math.inf, number)
+        return float(number)
     except (TypeError, ValueError, RuntimeError, AttributeError):
-        raise TypeError(f"not a number, nor an array of one element: {value!r}") from None
+        raise TypeError(f"not a number, nor an array of one element: {checks.shown(value)}") from None
 
 
 def _iterated(name: str, values: Iterable[object]) -> list[object]:
     if isinstance(values, str | bytes) or not isinstance(values, Iterable):
-        raise TypeError(f"`{name}` must be numbers in order. Received: {values!r}.")
+        checks.fail(TypeError, name, "numbers in order", values)
     return list(values)
 
 
@@ -436,7 +438,7 @@ def _entry(name: str, value: object) -> float:
     try:
         return scalar(value)
     except TypeError:
-        raise TypeError(f"`{name}` must be numbers in order. Received: {value!r} among them.") from None
+        raise TypeError(f"`{name}` must be numbers in order. Received: {checks.shown(value)} among them.") from None
 
 
 def _json_values(values: Iterable[float | None]) -> list[float | str | None]:
@@ -444,9 +446,7 @@ def _json_values(values: Iterable[float | None]) -> list[float | str | None]:
 
 
 def _saved_sweep(data: Any) -> Sweep:
-    checks.mapping("sweep", data)
-    if set(data) != {"losses", "metrics", "stop"}:
-        raise ValueError(f"a sweep must have the keys 'losses', 'metrics' and 'stop'. Received: {sorted(data)}.")
+    checks.keys(checks.mapping("sweep", data), ("losses", "metrics", "stop"), "a sweep")
     losses, metrics = (
         tuple(_saved_value(name, value) for value in checks.sequence(name, data[name]))
         for name in ("losses", "metrics")

@@ -5,7 +5,7 @@ schedules, such as `clr.one_cycle`, register themselves here by `policy`. So a s
 made it, and its methods find the functions that they hand over to.
 """
 
-from abc import ABC, abstractmethod
+from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from functools import wraps
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 VERSION = 1  # of saved schedules
+MOST_NESTED = 50  # schedules within each other
+_SMALL = 65504.0  # the largest rate that every dtype can hold
 
 AfterEndRule = Literal["hold", "repeat", "error"]
 
@@ -31,7 +33,14 @@ class Call(NamedTuple):
     arguments: dict[str, Any]
 
 
-class Schedule(ABC):
+class _Kind(ABCMeta):
+    """The class of schedule classes: it leaves a name out of what completion shows."""
+
+    def __dir__(cls) -> list[str]:
+        return [name for name in super().__dir__() if name != "autograph_info__"]
+
+
+class Schedule(metaclass=_Kind):
     """A value that gives the rate of any step, alike in every framework.
 
     Schedules are immutable, hashable, equal if they give equal rates by the same means, and picklable (a scaling
@@ -86,6 +95,11 @@ class Schedule(ABC):
         """The length of the training that it is made for; None if it may be followed for as long as one likes."""
         return None
 
+    @property
+    def _parts(self) -> tuple["Schedule", ...]:
+        """The schedules that it is made of."""
+        return ()
+
     @abstractmethod
     def describe(self) -> str:
         """The schedule in words: its lengths in steps, its limits, and what happens over the cycles.
@@ -122,7 +136,9 @@ class Schedule(ABC):
         one_step(step, _more)
         xp, steps = arrays.enter(step)
         if dtype is not None:
-            checks.floating(xp.is_floating(dtype), dtype)
+            _check_dtype(xp, dtype)
+        if xp is not Python:
+            _check_range(xp, self.limits[1], dtype)
         return xp.rates(self._rate(xp, steps), dtype)
 
     @unconverted
@@ -243,7 +259,9 @@ class Schedule(ABC):
         if hasattr(self, "_made"):
             return self._made
         own: Any = self
-        return Call(self._policy, {item.name: getattr(self, item.name) for item in fields(own) if item.init})
+        values = [getattr(self, item.name) for item in fields(own) if item.init]
+        names = parameters(POLICIES[self._policy])
+        return Call(self._policy, {name: _plain(value, name) for name, value in zip(names, values, strict=True)})
 
     def _set(self, **values: object) -> None:
         """Sets attributes of the frozen dataclass while it is made."""
@@ -255,7 +273,7 @@ def one_step(step: object, more: tuple[object, ...]) -> None:
     """Refuses what Keras hands to a plain function: an optimizer nothing, a callback the epoch and the rate."""
     if more:
         raise ValueError(  # of a TypeError, Keras would take the epoch alone
-            f"a schedule takes one argument, the step. Received: {(step, *more)!r}. "
+            f"a schedule takes one argument, the step. Received: {checks.shown((step, *more))}. "
             "If these are the epoch and the rate from keras.callbacks.LearningRateScheduler: give the optimizer "
             "clr.keras.LearningRateSchedule(schedule) instead. To count epochs, write lambda epoch: schedule(epoch)."
         )
@@ -263,6 +281,28 @@ def one_step(step: object, more: tuple[object, ...]) -> None:
         raise TypeError(
             f"`step` must be {checks.RULES['step']}. Received: None. A Keras optimizer gives no step to a function: "
             "give it clr.keras.LearningRateSchedule(schedule)."
+        )
+
+
+def _check_dtype(xp: Arrays[Any], dtype: object) -> None:
+    """Refuses a dtype that rates cannot have."""
+    if xp is Python:
+        raise TypeError(
+            f"`dtype` is for arrays and tensors, a single step gives a float. Received: {checks.shown(dtype)}."
+        )
+    try:
+        is_floating = xp.is_floating(dtype)
+    except (AttributeError, TypeError, ValueError):  # it is no dtype
+        is_floating = False
+    checks.floating(is_floating, dtype)
+
+
+def _check_range(xp: Arrays[Any], highest: float, dtype: object) -> None:
+    """Refuses rates that would be infinite in their dtype."""
+    if highest > _SMALL and not xp.holds(highest, dtype):
+        raise ValueError(
+            f"the highest rate, {highest!r}, is infinite in the dtype of the rates: "
+            f"give a wider `dtype`. Received: {checks.shown(dtype)}."
         )
 
 
@@ -287,7 +327,7 @@ def policy(function: Callable[P, S]) -> Callable[P, S]:
     def remembered(*positional: P.args, **named: P.kwargs) -> S:
         schedule = function(*positional, **named)
         given: dict[str, object] = {**dict(zip(names, positional, strict=False)), **named}
-        schedule._set(_made=Call(function.__name__, {name: _plain((defaults | given)[name]) for name in names}))
+        schedule._set(_made=Call(function.__name__, {name: _plain((defaults | given)[name], name) for name in names}))
         return schedule
 
     POLICIES[function.__name__] = remembered
@@ -313,20 +353,31 @@ def _defaults(function: Callable[..., object]) -> dict[str, object]:
     return dict(zip(positional[len(positional) - len(values) :], values, strict=True)) | (own.__kwdefaults__ or {})
 
 
-def _plain(value: Any) -> Any:
-    """An argument as a plain value: numbers of NumPy and others are Python's, lists are tuples."""
-    if isinstance(value, bool | str | Schedule | None) or callable(value):
+# The arguments that are integers where they are whole, however they were written. Other numbers are saved as floats.
+_IN_STEPS = {"step_size", "step_size_down", "first_cycle", "cycle_mult", "lengths", "steps", "total_steps"}
+_IN_STEPS |= {"warmup_steps", "decay_steps", "boundaries"}
+
+
+def _plain(value: Any, name: str) -> Any:
+    """An argument as a plain value: texts and numbers of NumPy and others are Python's, lists are tuples."""
+    if isinstance(value, str):
+        return "cosine" if value == "cos" else str.__str__(value)
+    if isinstance(value, bool | Schedule | None) or callable(value):
         return value
     if isinstance(value, Integral):
         return int(value)
     if isinstance(value, Real):
-        return float(value)
-    return tuple(map(_plain, value)) if isinstance(value, Sequence) else value
+        plain = float(value)
+        return int(plain) if name in _IN_STEPS and plain.is_integer() else plain
+    return tuple([_plain(item, name) for item in value]) if isinstance(value, Sequence) else value
 
 
-def _encoded(value: Any) -> Any:
+def _encoded(value: Any, name: str = "") -> Any:
+    """An argument as it is saved: a rate is a float, for it is the same number."""
     if isinstance(value, Schedule):
-        return {"kind": value._call.name, **{key: _encoded(own) for key, own in value._call.arguments.items()}}
+        return {"kind": value._call.name, **{key: _encoded(own, key) for key, own in value._call.arguments.items()}}
     if isinstance(value, tuple):
-        return [_encoded(item) for item in value]
+        return [_encoded(item, name) for item in value]
+    if isinstance(value, int | float) and not isinstance(value, bool) and name not in _IN_STEPS:
+        return float(value) + 0.0  # which is not -0.0
     return registered_name(value) if callable(value) else value

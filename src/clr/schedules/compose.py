@@ -8,7 +8,7 @@ from typing import Any, ClassVar, get_args
 
 from clr import checks
 from clr.arrays.base import A, Array, Arrays
-from clr.schedules.base import AfterEndRule, Schedule, ended, policy
+from clr.schedules.base import MOST_NESTED, AfterEndRule, Schedule, ended, policy
 
 
 @policy
@@ -46,8 +46,8 @@ def momentum(schedule: Schedule, low: float = 0.85, high: float = 0.95) -> "Mome
         low: The momentum at the highest rate, from 0 to below 1.
         high: The momentum at the lowest rate, from ``low`` to below 1.
 
-    The lowest and the highest rate are the schedule's ``limits``: under `clr.triangular2` and `clr.exp_range` the swing
-    of the momentum shrinks as that of the rate does. The same as the momentum of PyTorch's ``CyclicLR``
+    The lowest and the highest rate are the schedule's ``limits``. Under `clr.triangular2` and `clr.exp_range`, the
+    momentum swings less as the rate swings less. The same as the momentum of PyTorch's ``CyclicLR``
     (``base_momentum`` and ``max_momentum``); see Smith 2018, arXiv:1803.09820, section 4.3.
 
     Raises:
@@ -80,9 +80,15 @@ def after_end(schedule: Schedule, rule: AfterEndRule) -> "AfterEnd":
 
 
 def checked(name: str, value: object) -> Schedule:
-    """A schedule."""
+    """A schedule that another can be made of."""
     if not isinstance(value, Schedule):
         checks.fail(TypeError, name, "schedule", value)
+    depth, layer = 0, [value]
+    while layer:
+        depth += 1
+        layer = list({id(part): part for whole in layer for part in whole._parts}.values())
+    if depth >= MOST_NESTED:
+        checks.fail(ValueError, name, f"made of less than {MOST_NESTED} schedules within each other", value)
     return value
 
 
@@ -90,6 +96,10 @@ class OfOne(Schedule):
     """A schedule made of one other: its cycles and its end are that one's."""
 
     schedule: Schedule
+
+    @property
+    def _parts(self) -> tuple[Schedule, ...]:
+        return (self.schedule,)
 
     def _cycle(self, xp: Arrays[A], step: A, /) -> A:
         return self.schedule._cycle(xp, step)
@@ -147,16 +157,23 @@ class Join(Schedule):
             _cycles=tuple(accumulate(cycles, initial=0)),
         )
 
+    @property
+    def _parts(self) -> tuple[Schedule, ...]:
+        return self.schedules
+
     def _ask(self, xp: Arrays[A], step: Any, ask: Callable[[int, A], A]) -> A:
         """What ``ask`` gives for the number of the schedule at ``step`` and that schedule's own step."""
         if xp.scalar:
             number = bisect_right(self._starts, step) - 1
             return ask(number, step - self._starts[number])
-        result: Any = ask(0, step)
-        for number, start in enumerate(self._starts[1:], start=1):
+        result: Any = None
+        for number, (start, end) in enumerate(zip(self._starts, (*self._starts[1:], None), strict=True)):
             if start <= xp.largest:
                 own = step - xp.minimum(step, start)
-                result = xp.where(xp.search((start,), step), ask(number, own), result)
+                if xp.exact and end is not None:  # no part is asked for a step that is not its own
+                    own = xp.minimum(own, end - start - 1)
+                value = ask(number, own)
+                result = xp.where(xp.search((start,), step), value, result) if number else value
         return result  # type: ignore[no-any-return]
 
     def _rate(self, xp: Arrays[A], step: A, /) -> A:
@@ -215,7 +232,10 @@ class Multiple(OfOne):
         self._set(factor=factor)
 
     def _rate(self, xp: Arrays[A], step: A, /) -> A:
-        return self.schedule._rate(xp, step) * self.factor  # type: ignore[no-any-return]
+        rate: Any = self.schedule._rate(xp, step) * self.factor
+        if not xp.exact:  # a product of numbers that were rounded may leave the product that is rounded once
+            rate = xp.minimum(xp.maximum(rate, self.limits[0]), self.limits[1])
+        return rate  # type: ignore[no-any-return]
 
     @property
     def limits(self) -> tuple[float, float]:

@@ -40,10 +40,11 @@ def triangular(
             Need not be whole: it is taken as the nearest fraction with a denominator up to 1000. See `clr.step_size`.
         step_size_down: Steps from ``max_lr`` back to ``base_lr``; by default ``step_size``. If you give it,
             ``step_size`` may be 0: then each cycle starts at ``max_lr``.
-        shape: ``"linear"``, or ``"cosine"`` for a rate that turns smoothly at both bounds.
-        cycle_mult: Each cycle is this many times as long as the one before: 1, or a number from 0.001 to 1000 at least
-            0.001 away from it. Below 1 the cycles end where they would be shorter than a step; then the rate stays
-            ``base_lr``.
+        shape: ``"linear"``; ``"cosine"``, which turns smoothly at both bounds; or ``"1-sqrt"``, which is steep near
+            ``max_lr``.
+        cycle_mult: Each cycle is this many times as long as the one before: 1, or a number from 0.001 to 1000 that
+            differs from 1 by at least 0.001. If it is below 1, the cycles end when the next one would be shorter than
+            a step. After that, the rate stays at ``base_lr``.
 
     Raises:
         TypeError, ValueError: An argument is not a number, or is out of its range. The message says which.
@@ -89,7 +90,7 @@ def exp_range(
 ) -> Cyclic:
     """As `triangular`, and the height above ``base_lr`` is multiplied by ``gamma ** step``.
 
-    ``gamma`` is above 0 and at most 1. The default is the paper's; at 1 the rates are those of `triangular`.
+    ``gamma`` is above 0 and at most 1. By default it is the paper's, 0.99994. With 1, the rates are as in `triangular`.
 
     >>> import clr
     >>> schedule = clr.exp_range(base_lr=0.0, max_lr=1.0, step_size=4, gamma=0.5)
@@ -125,10 +126,9 @@ def cyclic(
             ``peak_decay`` times as high as the one before; without effect if there is a ``scale_fn``.
         gamma: The factor per step of ``"exp_range"``, above 0 and at most 1.
         peak_decay: The factor per cycle of ``"peak_decay"``, above 0 and at most 1.
-        scale_fn: A function of one number that gives the height of the cycle, from 0 to 1. To follow a traced step
-            it must be made of operators or of the framework's own functions; there it is given a float tensor and its
-            result is cut to [0, 1] (a NaN stays). Elsewhere it is given ints one at a time, and a bad result is an
-            error.
+        scale_fn: A function of one number that gives the height of the cycle, from 0 to 1. On the host it is given
+            ints, one at a time, and a bad result is an error. A traced step gives it a float tensor. Then it must be
+            made of operators or of the framework's own functions, and its result is cut to [0, 1] (a NaN stays).
         scale_mode: What ``scale_fn`` is a function of: ``"cycle"``, the number of the cycle counted from 1, or
             ``"iterations"``, the step counted from 0.
         shape: As in `triangular`.
@@ -154,8 +154,7 @@ def warm_restarts(
         first_cycle: Steps in the first cycle.
         base_lr: The lower bound, which each cycle approaches; per update.
         cycle_mult: Each cycle is this many times as long as the one before; see `triangular`.
-        peak_decay: The height above ``base_lr`` at each restart, as a part of that at the one before: above 0, at most
-            1.
+        peak_decay: At each restart, the height above ``base_lr`` is multiplied by this: above 0, at most 1.
 
     Raises:
         TypeError, ValueError: An argument makes no sense.
@@ -197,7 +196,8 @@ def phases(
     >>> [schedule(step) for step in range(8)]
     [0.0, 0.5, 1.0, 0.875, 0.75, 0.625, 0.5, 0.5]
     """
-    return Phases(levels, lengths, shape, total_steps)  # type: ignore[arg-type]  # which it settles
+    steps = [checks.steps(f"lengths[{n}]", length) for n, length in enumerate(checks.sequence("lengths", lengths))]
+    return Phases(levels, steps, shape, total_steps)  # type: ignore[arg-type]  # of which it makes tuples
 
 
 @policy
@@ -232,7 +232,7 @@ def warmup(schedule: Schedule, steps: int, *, start: float = 0.0, shape: Shape =
         schedule: What follows; its step 0 is step ``steps`` of the result.
         steps: The length of the climb, a whole number of steps.
         start: The rate at step 0; per update.
-        shape: ``"linear"`` or ``"cosine"``.
+        shape: ``"linear"``, ``"cosine"`` or ``"1-sqrt"``, as in `phases`.
 
     Raises:
         TypeError, ValueError: An argument makes no sense.
@@ -242,7 +242,7 @@ def warmup(schedule: Schedule, steps: int, *, start: float = 0.0, shape: Shape =
     >>> [schedule(step) for step in range(5)]
     [0.0, 0.25, 0.5, 0.75, 1.0]
     """
-    count = checks.count("steps", steps)
+    count = checks.total("steps", steps)
     return join([ramp(start, checked("schedule", schedule)(0), count, shape), schedule], [count])
 
 
@@ -253,15 +253,15 @@ def cosine(max_lr: float, total_steps: int, warmup_steps: int = 0, min_lr: float
     Args:
         max_lr: The highest rate, at step ``warmup_steps``; per update.
         total_steps: The steps in all.
-        warmup_steps: The steps before the highest rate. The first of them has the rate
-            ``max_lr / (warmup_steps + 1)``, for an update at rate 0 would be wasted.
+        warmup_steps: The steps before the highest rate. The first has the rate ``max_lr / (warmup_steps + 1)``, since
+            an update at rate 0 would be wasted.
         min_lr: The rate of the last step; per update.
 
     Raises:
         TypeError, ValueError: An argument makes no sense, or the warm-up leaves no step for the fall.
 
-    The same as transformers' ``get_cosine_schedule_with_warmup`` and Optax's ``warmup_cosine_decay_schedule``, but
-    that those begin at rate 0 and would reach the lowest rate one step after the end.
+    Transformers' ``get_cosine_schedule_with_warmup`` and Optax's ``warmup_cosine_decay_schedule`` differ in two ways:
+    they begin at rate 0, and they would reach the lowest rate one step after the end.
 
     >>> import clr
     >>> schedule = clr.cosine(max_lr=1.0, total_steps=8, warmup_steps=3)
@@ -325,7 +325,7 @@ def wsd(
     ([0.5, 1.0, 1.0, 1.0], 0.5, 0.0)
     """
     first, peak, lowest, up, total = _training(max_lr, total_steps, warmup_steps, min_lr)
-    down = checks.count("decay_steps", decay_steps)
+    down = checks.total("decay_steps", decay_steps)
     checks.choice("decay", decay, SHAPES)
     start = total - 1 - down  # of the decay
     if start < up:
@@ -358,8 +358,8 @@ def _training(
     """The rates of the first step, the peak and the last step, the steps up and those in all."""
     lowest = checks.base_rate("min_lr", min_lr)
     peak = checks.max_rate("max_lr", max_lr, "min_lr", lowest)
-    up = checks.whole("warmup_steps", warmup_steps)
-    return peak / (up + 1), peak, lowest, up, checks.count("total_steps", total_steps)
+    up = checks.part("warmup_steps", warmup_steps)
+    return peak / (up + 1), peak, lowest, up, checks.total("total_steps", total_steps)
 
 
 @policy
@@ -377,13 +377,13 @@ def one_cycle(
     Args:
         max_lr: The rate at the peak; per update.
         total_steps: The steps in all; the last of them has the lowest rate.
-        pct_start: The fraction of the steps in which the rate rises, from 0 to 1. If that is one step or less, it
-            starts at the peak.
+        pct_start: The fraction of the steps in which the rate rises, from 0 to 1. If this is one step or less, the
+            rate starts at the peak.
         anneal_strategy: ``"cosine"`` or ``"linear"``; PyTorch's ``"cos"`` is taken too.
         div_factor: The first rate is ``max_lr / div_factor``; 1 or more.
         final_div_factor: The last rate is the first one, divided by this; 1 or more.
-        three_phase: Whether the rate falls back to the first one in as many steps as it rose, and only then to the
-            last one: the policy of the paper. ``pct_start`` is then at most 0.5.
+        three_phase: Whether the rate falls back to the first rate in as many steps as it rose, and then goes on to
+            the last rate. This is the policy of the paper. ``pct_start`` is then at most 0.5.
 
     Raises:
         TypeError, ValueError: An argument makes no sense.
@@ -397,7 +397,7 @@ def one_cycle(
     (0.04, 1.0, True)
     """
     peak = checks.base_rate("max_lr", max_lr)
-    total = checks.count("total_steps", total_steps)
+    total = checks.total("total_steps", total_steps)
     part = checks.fraction("pct_start", pct_start)
     shape = checks.choice("anneal_strategy", anneal_strategy, ("cosine", "linear", "cos"))
     shape = "cosine" if shape == "cos" else shape
@@ -428,7 +428,7 @@ def one_cycle_fastai(
     (0.04, 1.0)
     """
     peak = checks.base_rate("max_lr", max_lr)
-    total = checks.count("total_steps", total_steps)
+    total = checks.total("total_steps", total_steps)
     part = checks.fraction("pct_start", pct_start)
     first, last = peak / checks.divisor("div", div), peak / checks.divisor("div_final", div_final)
     return _through([(Fraction(0), first), (part * total, peak), (Fraction(total), last)], "cosine", total)
@@ -443,7 +443,7 @@ def _through(corners: list[tuple[Fraction, float]], shape: str, total_steps: int
         elif len(kept) == 1:
             kept = [corner]
     lengths = tuple(end - start for (start, _), (end, _) in pairwise(kept))
-    return Phases(tuple(level for _, level in kept), lengths, shape, total_steps)  # type: ignore[arg-type]
+    return Phases(tuple(level for _, level in kept), lengths, shape, total_steps)
 
 
 def step_size(
@@ -457,14 +457,14 @@ def step_size(
 ) -> float:
     """The step size in steps: half a cycle that lasts ``epochs`` passes over the data, or fits a training.
 
-    The paper advises 2 to 10 epochs (Smith 2017, section 3.2); outside of that a warning is given.
+    The paper advises 2 to 10 epochs (Smith 2017, section 3.2). Other numbers of epochs cause a warning.
 
     Args:
         steps_per_epoch: Optimizer updates in one pass, such as ``len(loader)``.
         epochs: Passes in half a cycle, by default 4.
         num_samples: Instead of ``steps_per_epoch``, the size of the data.
         batch_size: Goes with ``num_samples``. A last, smaller batch counts as an update.
-        total_steps: Instead of epochs: the updates of the whole training, in which there are to be ``cycles``.
+        total_steps: Instead of epochs, the updates of the whole training. It is divided into ``cycles`` cycles.
         cycles: Goes with ``total_steps``, from 0.01 to 500, by default 4. With a whole number, the training ends at
             the end of a cycle.
 

@@ -23,19 +23,14 @@ class Slope(NamedTuple):
     tail: float
 
 
-def slope(rise: Fraction, ticks: Fraction | int) -> Slope:
+def slope(rise: Fraction, ticks: Fraction) -> Slope:
     """The slope of a half cycle that climbs by ``rise`` in ``ticks``."""
-    exact = rise / ticks
-    mantissa, exponent = math.frexp(float(exact))
-    bits = max(53 - math.ceil(ticks).bit_length(), 0)
+    over, under = rise.numerator * ticks.denominator, rise.denominator * ticks.numerator
+    mantissa, exponent = math.frexp(over / under)
+    bits = max(53 - (-(-ticks.numerator // ticks.denominator)).bit_length(), 0)
     head = math.ldexp(math.floor(math.ldexp(mantissa, bits)), exponent - bits)
-    return Slope(head, float(exact - Fraction(head)))
-
-
-def sum_error(a: A, b: A, total: A) -> A:
-    """``a + b - total`` exactly, where ``total`` is the rounded ``a + b``."""
-    b_part = total - a
-    return (a - (total - b_part)) + (b - b_part)  # type: ignore[no-any-return]
+    head_over, head_under = head.as_integer_ratio()
+    return Slope(head, (over * head_under - head_over * under) / (under * head_under))
 
 
 def product_error(xp: Arrays[A], a: A, b: A, product: A) -> A:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from clr import checks
-from clr.schedules.base import POLICIES, VERSION, Schedule, made, parameters
+from clr.schedules.base import MOST_NESTED, POLICIES, VERSION, Schedule, made, parameters
 from clr.schedules.scaling import registered
 
 
@@ -18,27 +18,22 @@ def from_dict(data: Mapping[str, Any]) -> Schedule:
         TypeError, ValueError: The data is not that of a schedule, is of a later version, has a key too many or too
             few, a value that makes no sense, or the name of a scaling function that is not registered.
     """
-    checks.mapping("data", data)
-    version = data.get("clr")
-    if type(version) is not int or version != VERSION:
-        raise ValueError(f"the data of a schedule must have version {VERSION} as 'clr'. Received: {version!r}.")
+    checks.version(checks.mapping("data", data), VERSION, "a schedule")
     return _decoded({key: value for key, value in data.items() if key != "clr"})
 
 
-def _decoded(data: Mapping[str, Any]) -> Schedule:
-    checks.mapping("data", data)
-    arguments = dict(data)
+def _decoded(data: object, depth: int = 1) -> Schedule:
+    arguments = dict(checks.mapping("data", data))
     kind = checks.choice("kind", arguments.pop("kind", None), POLICIES)
-    names = parameters(POLICIES[kind])
-    if set(arguments) != set(names):
-        raise ValueError(
-            f"the data of the kind {kind!r} must have the keys {', '.join(map(repr, names))}. "
-            f"Received: {', '.join(map(repr, arguments))}."
-        )
+    checks.keys(arguments, parameters(POLICIES[kind]), f"the data of the kind {kind!r}")
+    if depth > MOST_NESTED:
+        raise ValueError(f"saved data must have less than {MOST_NESTED} schedules within each other.")
     if "schedule" in arguments:
-        arguments["schedule"] = _decoded(arguments["schedule"])
+        arguments["schedule"] = _decoded(arguments["schedule"], depth + 1)
     if "schedules" in arguments:
-        arguments["schedules"] = [_decoded(part) for part in checks.sequence("schedules", arguments["schedules"])]
+        arguments["schedules"] = [
+            _decoded(part, depth + 1) for part in checks.sequence("schedules", arguments["schedules"])
+        ]
     if arguments.get("scale_fn") is not None:
         arguments["scale_fn"] = registered(arguments["scale_fn"])
     return made(kind, arguments)

@@ -9,8 +9,9 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Never
 
+from clr import checks
 from clr.arrays.base import A, Arrays
 from clr.schedules import rounding
 from clr.schedules.scaling import Scaling
@@ -95,13 +96,19 @@ class Wave:
             # Locate: how far it is to the foot of which slope of which cycle.
             if period is None:
                 place = step
-                cycle, foot, rest, low, high, gain, lost, turn = table[search(starts, place)]
+                try:
+                    cycle, foot, rest, low, high, gain, lost, turn = table[search(starts, place)]
+                except IndexError:
+                    _too_far(step)
             else:
                 located = None if is_whole else wave._locate(xp, step)
                 place = xp.modulo(step, period) if located is None else located[1]
                 cycle, foot, rest, low, high, gain, lost, turn = table[search(starts, place)]
             if signed:
-                height = place - foot + rest
+                try:
+                    height = place - foot + rest
+                except OverflowError:  # so far behind the end, it is the same rate
+                    height = 0.0
             else:
                 height = xp.nearer(place, period) if folds else xp.distance(place, foot, rest)
             # Height.
@@ -130,7 +137,7 @@ class Wave:
             result = low + rise
             if not exact:
                 return xp.minimum(result, high)
-            part = result - low  # this and the next line are `rounding.sum_error`, without the cost of a call
+            part = result - low  # this and the next line find what the sum has rounded away, exactly (Knuth 1969)
             result = result + (lost + ((low - (result - part)) + (rise - part)))
             if scalar:
                 return result if result < high else high
@@ -144,7 +151,10 @@ class Wave:
         if wave.period is not None:
             return (xp.divmod(step, wave.period) if wave.ticks == 1 else wave._locate(xp, step))[0]
         cycles = xp.table([(row.cycle,) for row in wave.rows])
-        return step * 0 + cycles[xp.search(wave.starts, step)][0]  # type: ignore[no-any-return]
+        try:
+            return step * 0 + cycles[xp.search(wave.starts, step)][0]  # type: ignore[no-any-return]
+        except IndexError:
+            _too_far(step)
 
     def _within(self, xp: Arrays[A]) -> "Wave":
         """The wave as far as the integers of a framework go.
@@ -172,6 +182,10 @@ class Wave:
     def _locate(self, xp: Arrays[A], step: A) -> tuple[A, A]:
         """The cycle that ``step`` lies in, counted from 0, and the ticks from its start."""
         cycle, offset = xp.divmod(step, self.period)
+        if self.period < self.ticks and not xp.scalar:  # there may be more cycles than the integers can count
+            if xp.exact and (step > (far := xp.largest * self.period // self.ticks)).any():
+                checks.fail(ValueError, "step", f"at most {far} in an array, for its cycle to be counted", step)
+            cycle = xp.minimum(cycle, xp.largest // self.ticks - 1)
         # step * ticks = (cycle * ticks) * period + offset * ticks. The last product may pass the largest integer, so
         # it is taken digit by digit, in a base small enough that nothing does.
         base = xp.largest // (2 * self.period)
@@ -181,6 +195,11 @@ class Wave:
             carry, rest = xp.divmod(rest * base + offset * digit, self.period)
             inner = inner * base + carry
         return cycle * self.ticks + inner, rest
+
+
+def _too_far(step: object) -> Never:
+    """Refuses a step that lies after all cycles of a table, which integers of no framework could reach."""
+    checks.fail(ValueError, "step", "far_step", step)
 
 
 def _before(row: Row, largest: int) -> Row:
@@ -219,50 +238,79 @@ def repeating(low: float, high: float, up: Fraction, down: Fraction, shape: str)
 
 
 class Leg(NamedTuple):
-    """A part of a wave: from a step and a rate to a later step and another rate."""
+    """A part of a wave: from a place and a rate to a later place and another rate. Places are in parts of a step."""
 
-    start: Fraction
-    end: Fraction
+    start: int
+    end: int
+    parts: int  # that a step has
     before: float
     after: float
 
 
-def path(legs: Iterable[Leg], slopes_per_cycle: int, shape: str) -> Wave:
-    """The wave of some legs, at least one, at whose end the rate stays. Where legs share a step, it is the later's."""
+def path(legs: Iterable[Leg], slopes_per_cycle: int, shape: str, ends: bool = True) -> Wave:
+    """The wave of some legs, at least one. Where legs share a step, it is the later's.
+
+    At its end the rate stays, or if it has no end (``ends``), what comes then is too far.
+    """
     kind = SHAPES[shape]
-    starts, rows = [], []
-    for number, (start, end, before, after) in enumerate(legs):
+    starts, rows, rises = [], [], dict[tuple[float, float], Fraction]()
+    for number, (start, end, parts, before, after) in enumerate(legs):
         foot, sign = (start, 1) if before <= after else (end, -1)
-        near = sign * math.ceil(sign * foot)  # the nearest whole step on the slope
-        low, high = sorted((before, after))
-        slope = kind(Fraction(high) - Fraction(low), end - start or Fraction(1), sign)
-        starts.append(math.ceil(start))
-        row = Row(number // slopes_per_cycle, near, float(near - foot), low, high, *slope)
+        near = _inner(foot, parts, sign)
+        low, high = bounds = (before, after) if sign > 0 else (after, before)
+        if bounds not in rises:
+            rises[bounds] = Fraction(high) - Fraction(low)
+        starts.append(_inner(start, parts, 1))
+        cycle, rest = number // slopes_per_cycle, (near * parts - foot) / parts
+        if shape == "linear" and end - start < parts:  # one step lies on it, at most: so it needs no slope, which
+            way = abs(near * parts - foot)  # may be steeper than a float can say
+            low = high = float(Fraction(low) + rises[bounds] * min(Fraction(way, end - start or 1), Fraction(1)))
+            slope = 0.0, 0.0, 0.0
+        else:
+            slope = kind(rises[bounds], Fraction(end - start or parts, parts), sign)
+        row = Row(cycle, near, rest, low, high, *slope)
         if shape == "1-sqrt":
             top = end if sign > 0 else start
-            tick = -sign * math.ceil(-sign * top)
-            row = row._replace(top=tick, above=float(tick - top))
+            tick = _inner(top, parts, -sign)
+            row = row._replace(top=tick, above=(tick * parts - top) / parts)
         rows.append(row)
-    starts.append(math.ceil(end))
-    rows.append(Row(len(rows) // slopes_per_cycle, starts[-1], 0.0, after, after, *kind(Fraction(0), Fraction(1), 1)))
+    starts.append(_inner(end, parts, 1))
+    if ends:
+        rows.append(
+            Row(len(rows) // slopes_per_cycle, starts[-1], 0.0, after, after, *kind(Fraction(0), Fraction(1), 1))
+        )
     return Wave(tuple(starts[1:]), tuple(rows), shape)
+
+
+def _inner(place: int, parts: int, sign: int) -> int:
+    """The nearest whole step to a place, upwards or downwards."""
+    return -(-place // parts) if sign > 0 else place // parts
 
 
 def growing(low: float, high: float, up: Fraction, down: Fraction, factor: Fraction, shape: str) -> Wave:
     """The wave of cycles each ``factor`` times as long as the one before, until they are shorter than a step."""
-    return path(_cycles(low, high, up, down, factor), 2 if up else 1, shape)
+    return path(_cycles(low, high, up, down, factor), 2 if up else 1, shape, ends=factor < 1)
 
 
 def _cycles(low: float, high: float, up: Fraction, down: Fraction, factor: Fraction) -> Iterator[Leg]:
-    start = Fraction(0)
-    while start < _FARTHEST and (factor > 1 or up + down >= 1 or not start):
-        top, end = start + up, start + up + down
-        if up:
-            yield Leg(start, top, low, high)
-        yield Leg(top, end, high, low)
-        start, up, down = _rounded(end), _rounded(up * factor), _rounded(down * factor)
+    """The legs of all cycles that integers reach. There may be many, so their places are integers, not fractions."""
+    over, under = factor.as_integer_ratio()
+    parts = math.lcm(up.denominator, down.denominator)
+    start, rise, fall = 0, int(up * parts), int(down * parts)
+    while start < _FARTHEST * parts and (factor > 1 or rise + fall >= parts or not start):
+        top, end = start + rise, start + rise + fall
+        if rise:
+            yield Leg(start, top, parts, low, high)
+        yield Leg(top, end, parts, high, low)
+        start, rise, fall = end, rise * over, fall * over
+        if parts < _FINEST:  # exact, as long as a place can be whole
+            start, parts = start * under, parts * under
+            if parts > _FINEST:
+                start, rise, fall = (_nearest(place * _FINEST, parts) for place in (start, rise, fall))
+                parts = _FINEST
+        else:
+            rise, fall = _nearest(rise, under), _nearest(fall, under)
 
 
-def _rounded(value: Fraction) -> Fraction:
-    """``value`` if its denominator is bearable, as it is while it can be whole, else the nearest one that is."""
-    return value if value.denominator <= _FINEST else Fraction(round(value * _FINEST), _FINEST)
+def _nearest(number: int, divisor: int) -> int:
+    return (2 * number + divisor) // (2 * divisor)
