@@ -1,4 +1,4 @@
-"""Pictures of schedules and of range tests. The only file that imports matplotlib."""
+"""Pictures of schedules, range tests and searches. The only file that imports matplotlib."""
 
 import math
 import warnings
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from clr.finder.result import RangeTest
+    from clr.finder.trials import Search
     from clr.schedules.base import Schedule
 
 _MOST_POINTS = 20_000  # far more than a picture has pixels across
@@ -115,6 +116,54 @@ def plot_range_test(test: "RangeTest", ax: "Axes | None" = None, scale: str | No
         ax.set_ylim(min(smoothed) - 0.15 * span, max(smoothed) + 0.15 * span)
     label(ax, "metric" if test.metrics else "loss")
     ax.set_xlabel("learning rate")
+    ax.set_title(title, fontsize="medium", wrap=True)
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(fontsize="small", loc="best")
+    return ax
+
+
+def plot_search(search: "Search", ax: "Axes | None" = None) -> "Axes":
+    """Draws the score of each trial of a search over its rate, with the bounds, and returns the Axes.
+
+    Args:
+        search: What to draw.
+        ax: Where to draw; by default on a new figure.
+    """
+    if not search.trials:
+        raise ValueError("the search has no trial to draw")
+    if ax is None:
+        ax = new_axes()
+    ax.set_xscale("log")
+    for number in sorted({trial.rung for trial in search.trials}):
+        own = sorted((trial for trial in search.trials if trial.rung == number), key=lambda trial: trial.max_lr)
+        scored = [(trial.max_lr, trial.score) for trial in own if trial.score is not None]
+        lost = [trial.max_lr for trial in own if trial.score is None]
+        text, colour = f"trials of {own[0].num_steps} updates", f"C{number - 1}"
+        if scored:
+            ax.plot(*zip(*scored, strict=True), "o-", color=colour, markersize=5, linewidth=1.5, label=text)
+        for rate in lost:  # at the top, where they would be
+            ax.plot(rate, 0.97, "x", color=colour, transform=ax.get_xaxis_transform())
+            ax.annotate(
+                "diverged",
+                (rate, 0.95),
+                xycoords=ax.get_xaxis_transform(),
+                rotation=90,
+                ha="center",
+                va="top",
+                fontsize="small",
+                color="0.4",
+            )
+    if search.winner is not None and search.winner.score is not None:
+        ax.plot(search.winner.max_lr, search.winner.score, "o", color="C3", markersize=9, zorder=3, label="winner")
+    try:
+        bounds = search.bounds()
+    except NoBoundsError as refusal:
+        title = str(refusal)
+    else:
+        title = f"base_lr {bounds.base_lr:.3g}, max_lr {bounds.max_lr:.3g}, confidence {bounds.confidence:.2f}"
+        ax.axvspan(*bounds, color="C2", alpha=0.12, label="base_lr to max_lr")
+    label(ax, "held-out value")
+    ax.set_xlabel("highest learning rate of the trial")
     ax.set_title(title, fontsize="medium", wrap=True)
     if ax.get_legend_handles_labels()[0]:
         ax.legend(fontsize="small", loc="best")
