@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,59 @@ def forked(schedule: Any, seed: int, steps: int) -> Iterator[tuple[int, dict[str
     if seed == 1:
         time.sleep(100)
     yield steps, {"loss": 0.5}
+
+
+def steady(schedule: Any, seed: int, steps: int) -> Iterator[tuple[int, dict[str, float]]]:
+    """Notes its process, and takes 0.2 seconds."""
+    with Path(os.environ[LOG]).open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    for step in range(10):
+        time.sleep(0.02)
+        yield steps * (step + 1) // 10, {"loss": schedule(step) + seed}
+
+
+def endless(schedule: Any, seed: int, steps: int) -> Iterator[tuple[int, dict[str, float]]]:
+    """Notes its process and one of its own, and computes on without a record."""
+    process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(100,), daemon=True)
+    process.start()
+    with Path(os.environ[LOG]).open("a") as file:
+        file.write(f"{process.pid}\n{os.getpid()}\n")
+    while seed >= 0:
+        pass
+    yield steps, {"loss": 0.5}
+
+
+def unprintable(schedule: Any, seed: int, steps: int) -> Iterator[tuple[int, dict[str, float]]]:
+    """Fails with texts that no file, page or terminal can take."""
+    if seed == 0:
+        raise OSError("data-\udcff.csv \0 \x1b[2J \u202e")
+    if seed == 1:
+        raise ValueError("long " * 10**6)
+    yield steps, {"loss": 0.5}
+
+
+def torn(schedule: Any, seed: int, steps: int) -> Iterator[tuple[int, dict[str, float]]]:
+    """With seed 0, its process dies in the midst of the message that holds the run, and one of its own lives on."""
+
+    def send(self: Any, content: bytes) -> None:
+        os.write(self.fileno(), len(content).to_bytes(4, "big") + content[: len(content) // 2])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    yield from parabola(schedule, seed, steps)
+    if seed == 0:
+        multiprocessing.get_context("fork").Process(target=time.sleep, args=(100,), daemon=True).start()
+        connection.Connection._send_bytes = send  # type: ignore[attr-defined]
+
+
+def idle_death(schedule: Any, seed: int, steps: int) -> Iterator[tuple[int, dict[str, float]]]:
+    """With seed 0, its process dies once the run has been sent."""
+
+    def receive(self: Any) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    yield from parabola(schedule, seed, steps)
+    if seed == 0:
+        connection.Connection.recv = receive  # type: ignore[method-assign, assignment]
 
 
 def jax_threads(schedule: Any, seed: int, steps: int) -> Iterator[tuple[int, dict[str, float]]]:

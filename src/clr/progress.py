@@ -13,7 +13,7 @@ prints one line to the standard error stream. A terminal erases it at the end, a
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from importlib.util import find_spec
 from typing import Protocol
@@ -54,11 +54,11 @@ def bar(
     except ImportError as error:
         raise ImportError("progress bars need rich: pip install 'cyclic-learning-rate[cli]'") from error
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("left: {task.fields[left]} {task.fields[now]}"),
+        TextColumn("left: {task.fields[left]} {task.fields[now]}", markup=False),
     )
     before, began = done, clock()
     console = Console(stderr=True)
@@ -75,3 +75,10 @@ def bar(
 def _left(seconds: float, made: int, missing: int) -> str:
     """The time left at the mean speed since the start. Rich's own forgets what was more than 30 seconds ago."""
     return str(timedelta(seconds=round(seconds * missing / made))) if made > 0 else "-:--:--"
+
+
+def say(words: str) -> None:
+    """Prints a line to the standard error stream, where there is one."""
+    if sys.stderr is not None:
+        with suppress(OSError):  # whoever reads it has gone
+            print(words, file=sys.stderr)

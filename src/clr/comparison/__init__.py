@@ -1,21 +1,22 @@
 """Compares schedules on your own training."""
 
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from clr import checks
 from clr.comparison.result import Comparison
-from clr.comparison.runs import Job, Key, Run, versions
+from clr.comparison.runs import LARGEST, NAME, REFUSED, Job, Key, Run, versions
+from clr.comparison.runs import name as named
 from clr.finder.result import RangeTest
-from clr.progress import bar
+from clr.progress import bar, say
 from clr.schedules.base import Schedule
 
 __all__ = ["Comparison", "Run", "compare"]
 
 ENGINES = ("local", "ray")
+_NAMES = f"a dict of one or more schedules, each under {NAME}"
+_MOST = 100_000  # runs
 
 Train = Callable[[Any, int, int], Iterable[tuple[int, Mapping[str, Any]]]]
 
@@ -98,52 +99,65 @@ def compare(
     from clr.comparison import engines, identity, store
 
     checks.function("train", train)
-    names: list[Any] = list(checks.mapping("schedules", schedules))
-    if not names or not all(isinstance(name, str) and name for name in names):
-        raise ValueError(f"`schedules` must have a name for each of one or more schedules. Received: {schedules!r}.")
-    all_seeds = _numbers("seeds", range(checks.count("seeds", seeds)) if isinstance(seeds, int) else seeds, 0)
+    if not isinstance(schedules, Mapping):
+        checks.fail(TypeError, "schedules", _NAMES, schedules)
+    if not schedules:
+        checks.fail(ValueError, "schedules", _NAMES, schedules)
+    for own in schedules:
+        named("schedules", own, _NAMES)
+    count = min(checks.count("seeds", seeds), _MOST + 1) if isinstance(seeds, int) else 0
+    all_seeds = _numbers("seeds", range(count) if count else seeds, 0)
     budgets = _numbers("total_steps", [total_steps] if isinstance(total_steps, int) else total_steps, 1)
+    if len(schedules) * len(all_seeds) * len(budgets) > _MOST:
+        raise ValueError(f"`schedules`, `seeds` and `total_steps` must be for at most {_MOST:,} runs together.")
+    if metric is not None:
+        named("metric", metric)
     if goal is not None:
         checks.choice("goal", goal, ("min", "max"))
     if target is not None:
         checks.number("target", target, "finite")
-    before = {} if before is None else dict(checks.mapping("before", before))
-    for own, count in before.items():
-        checks.choice("before", own, schedules)
-        _numbers("before", [count], 0)
+    if not isinstance(before, Mapping | None):
+        checks.fail(TypeError, "before", "a dict with a number of updates for each name", before)
+    before = {
+        checks.choice("before", own, schedules): _numbers("before", [n], 0)[0] for own, n in (before or {}).items()
+    }
     checks.choice("engine", engine, ENGINES)
     if workers is not None:
         _numbers("workers", [workers], 1 if engine == "ray" else 0)
-
     checks.flag("fresh", fresh)
     checks.flag("reuse", reuse)
     if fresh and reuse:
         raise ValueError("`fresh` and `reuse` exclude each other.")
     if file is None and (fresh or reuse or name is not None):
         raise ValueError("`name`, `fresh` and `reuse` go with a `file`.")
-    made = {budget: _made(schedules, budget) for budget in budgets}
-    jobs = [Job(own, made[budget][own], seed, budget) for budget in budgets for seed in all_seeds for own in schedules]
-    known, describe = store.Training("", None), identity.description  # without a file, nothing is to be known again
+    made = {
+        (own, budget): value(budget) if callable(value) and not isinstance(value, Schedule) else value
+        for budget in budgets
+        for own, value in schedules.items()
+    }
+    jobs = [Job(own, made[own, budget], seed, budget) for budget in budgets for seed in all_seeds for own in schedules]
+    texts = {key: identity.description(key[0], value, file is not None) for key, value in made.items()}
+    known = store.Training("", None)  # without a file, nothing is to be known again
     if file is not None:
         known = store.Training(identity.name_of(train, name), identity.source_of(train))
-        describe = identity.kept_description
-    texts = {(job.name, job.total_steps): describe(job.name, job.schedule) for job in jobs}
-    run_all = engines.ray if engine == "ray" else engines.local
-    with TemporaryDirectory(prefix="clr-") as folder, store.Store(file or Path(folder) / "runs.sqlite") as kept:
+    settings: dict[str, Any] = {"metric": metric, "goal": goal, "target": target}
+    with engines.ended_like_ctrl_c(), store.Store(file) as kept:
         kept.settle(known, texts, fresh, reuse)
-        settings: dict[str, Any] = {"metric": metric, "goal": goal, "target": target}
-        missing = [job for job in jobs if not kept.has(job)]
+        there = kept.runs()
+        missing = [job for job in jobs if job.key not in there]
         if len(missing) < len(jobs):
-            print(kept.words_of_reuse(len(jobs) - len(missing), len(jobs)), file=sys.stderr)
+            say(kept.words_of_reuse(len(jobs) - len(missing), len(jobs)))
         made_by = {"engine": engine, "versions": versions()} if missing else {}
         kept.note(settings | made_by, before, None if range_test is None else range_test.to_json())
         total = sum(job.total_steps for job in jobs)
         done = total - sum(job.total_steps for job in missing)
         reached: dict[Key, int] = {}
         with bar(progress, total, "Comparison", done=done) as show:
-            events = run_all(train, missing, workers)
+            events = (engines.ray if engine == "ray" else engines.local)(train, missing, metric, workers)
             try:
                 for job, step, run in events:
+                    if run is not None and run.state == REFUSED:
+                        raise ValueError(f"{run.error} Received: {metric!r}.")
                     if run is not None:
                         kept.add(run)
                     reached[job.key] = min(step, job.total_steps)
@@ -151,24 +165,14 @@ def compare(
                     show(done + sum(reached.values()), now=now)
             finally:
                 events.close()
-        wanted = {job.key for job in jobs}
-        runs = [run for run in kept.runs() if run.key in wanted]
-        return Comparison.of(runs, kept.schedules(), **settings, **kept.context())
-
-
-def _made(schedules: Mapping[str, Any], total_steps: int) -> dict[str, Any]:
-    """The schedules for a budget."""
-    return {
-        name: value(total_steps) if callable(value) and not isinstance(value, Schedule) else value
-        for name, value in schedules.items()
-    }
+        found = kept.runs()
+        runs = [found[own, budget, seed] for own, budget in made for seed in sorted(all_seeds)]
+        return Comparison.of(runs, {key: kept.schedules()[key] for key in made}, **settings, **kept.context())
 
 
 def _numbers(name: str, values: Any, low: int) -> list[int]:
-    numbers = list(values) if isinstance(values, range) else checks.sequence(name, values)
-    for value in numbers:
-        if isinstance(value, bool) or not isinstance(value, int) or value < low:
-            raise ValueError(f"`{name}` must be whole numbers from {low}. Received: {value!r}.")
-    if not numbers or len(set(numbers)) < len(numbers):
-        raise ValueError(f"`{name}` must be one or more numbers, each once. Received: {values!r}.")
+    check = checks.count if low else checks.whole
+    numbers = [check(name, value) for value in (values if isinstance(values, range) else checks.sequence(name, values))]
+    if not numbers or len(set(numbers)) < len(numbers) or max(numbers) > LARGEST:
+        raise ValueError(f"`{name}` must be one or more numbers up to 2**53, each once. Received: {values!r}.")
     return numbers

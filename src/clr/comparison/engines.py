@@ -6,17 +6,21 @@ is still running.
 
 import multiprocessing
 import os
-import pickle
 import signal
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
+from itertools import islice
 from multiprocessing.connection import Connection, wait
+from multiprocessing.reduction import ForkingPickler
+from types import FrameType
 from typing import Any
 
-from clr.comparison.runs import Job, Run, died, perform
+from clr.comparison.runs import Job, Run, perform
 from clr.finder.transaction import uninterrupted
 
+Train = Callable[..., Any]
 Events = Generator[tuple[Job, int, Run | None], None, None]
 # One thread for each worker: many small trainings are fastest side by side.
 _THREADS = {
@@ -28,7 +32,7 @@ _THREADS = {
     "TF_NUM_INTEROP_THREADS": "1",
     "NPROC": "1",  # that of XLA's pool of threads, and so of JAX
 }
-_EVERY = 0.2  # seconds from one word on a run to the next
+_EVERY = 0.2  # seconds from one word on a run to the next, and from one look at the parent to the next
 _PATIENCE = 5  # seconds in which a worker that is asked to end has to
 _NEEDS = (
     "`train` and the schedules must be importable from a module, not from a notebook or the standard input, and a "
@@ -36,115 +40,138 @@ _NEEDS = (
 )
 
 
-def local(train: Callable[..., Any], jobs: list[Job], workers: int | None = None) -> Events:
+@contextmanager
+def ended_like_ctrl_c() -> Iterator[None]:
+    """Lets SIGTERM raise KeyboardInterrupt, where it would end this process at once and leave its workers alone."""
+    own = os.getpid()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if os.getpid() == own:
+            raise KeyboardInterrupt
+        signal.signal(number, signal.SIG_DFL)  # a process that `train` has forked
+        os.kill(os.getpid(), number)
+
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def local(train: Train, jobs: list[Job], metric: str | None, workers: int | None) -> Events:
     """Makes runs in this process, or in several of their own; one that dies is a failed run, and is replaced.
 
     One that dies before its run has begun is none: there would be nothing but such failures.
     """
-    count = min(len(jobs), (os.cpu_count() or 1) if workers is None else workers)
     if workers == 0:
         for job in jobs:
-            yield job, job.total_steps, perform(train, job)
+            yield job, job.total_steps, perform(train, job, metric)
         return
-    waiting = iter(jobs)
-    crew = [_Worker(train) for _ in range(count)]
+    waiting, crew = iter(jobs), list[_Worker]()
     try:
-        for worker in crew:
-            worker.take(next(waiting))
-        while busy := [worker for worker in crew if worker.job is not None]:
-            ready = wait([worker.connection for worker in busy], timeout=1)
-            for worker in (one for one in busy if one.connection in ready or one.is_dead):
+        for job in islice(waiting, (os.cpu_count() or 1) if workers is None else workers):
+            crew.append(_Worker(train, metric))
+            crew[-1].take(job)
+        while busy := {
+            sign: worker for worker in crew if worker.job for sign in (worker.connection, worker.process.sentinel)
+        }:
+            for worker in {busy[sign] for sign in wait(list(busy))}:  # type: ignore[index]
                 job, step, run = worker.hear()
-                if run is not None:
-                    if (following := next(waiting, None)) is not None:
-                        worker.take(following)
-                    yield job, job.total_steps, run
-                else:
-                    yield job, step, None
+                if run is not None and (following := next(waiting, None)) is not None:
+                    worker.take(following)
+                yield job, step, run
     finally:
         with uninterrupted():
             for worker in crew:
-                worker.end()
+                worker.signal(signal.SIGTERM)
             for worker in crew:
-                worker.join()
+                worker.process.join(_PATIENCE)
+                worker.signal(signal.SIGKILL)
+                worker.process.join()
+                worker.connection.close()
 
 
 class _Worker:
-    """A process that makes one run after the other."""
+    """A process that makes one run after the other. It leads a group, to which the processes that it starts belong."""
 
-    def __init__(self, train: Callable[..., Any]) -> None:
-        self._train = train
+    def __init__(self, train: Train, metric: str | None) -> None:
+        self._task = _sendable((train, metric), "`train` must be a function of a module, or `workers` 0, to be called")
         self.job: Job | None = None
         self._start()
 
     def take(self, job: Job) -> None:
         """Begins a run."""
+        sendable = _sendable(job, f"the schedule {job.name!r} must be picklable to be sent")
         self.job, self._began, self._at_work = job, time.perf_counter(), False
-        try:
-            with suppress(ConnectionError):  # it has died, as will be heard
-                self.connection.send(job)
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
-            self.job = None
-            raise TypeError(f"the schedule {job.name!r} can not be sent to another process: {error}") from error
+        with suppress(OSError):  # it has died, as will be heard
+            self.connection.send_bytes(sendable)
 
     def hear(self) -> tuple[Job, int, Run | None]:
         """What it has to say of its run."""
         assert self.job is not None
         job = self.job
         try:
+            if self.process.exitcode is not None:
+                self.signal(signal.SIGKILL)  # what it has started, which may have the connection still
             if not self.connection.poll():
-                raise EOFError  # it has died, though a process of its own has the connection still
+                raise EOFError
             step, run = self.connection.recv()
-            self._at_work = True
-        except (EOFError, ConnectionError):
-            self._process.join()
-            reason = f"the worker died with exit code {self._process.exitcode}"
-            if not self._at_work:
-                raise RuntimeError(f"{reason} before it could begin: {_NEEDS}") from None
-            run = died(job, reason, time.perf_counter() - self._began)
+            self._at_work, self._is_new = True, False
+        except (EOFError, OSError):  # the latter in the midst of a message
+            self.process.join(_PATIENCE)
+            self.signal(signal.SIGKILL)
+            self.process.join()
             self.connection.close()
+            reason = f"the worker died with exit code {self.process.exitcode}"
+            if self._is_new:
+                raise RuntimeError(f"{reason} before it could begin: {_NEEDS}") from None
             self._start()
-            step = job.total_steps
+            if not self._at_work:  # it has died between two runs
+                self.take(job)
+                return job, 0, None
+            step, run = job.total_steps, job.over("failed", reason, (), self._began)
         if run is not None:
             self.job = None
         return job, step, run
 
-    @property
-    def is_dead(self) -> bool:
-        """Whether its process has ended."""
-        return self._process.exitcode is not None
-
-    def end(self) -> None:
-        """Asks the process to end, in the midst of a run too."""
-        self._process.terminate()
-
-    def join(self) -> None:
-        """Waits until it has, but not for ever."""
-        self._process.join(_PATIENCE)
-        self._process.kill()
-        self._process.join()
-        self.connection.close()
+    def signal(self, number: signal.Signals) -> None:
+        """Sends a signal to the process, and to those that it has started."""
+        try:
+            os.killpg(int(self.process.pid or 0), number)
+        except (AttributeError, OSError):  # no groups on this system, or none yet
+            self.process.kill() if number == signal.SIGKILL else self.process.terminate()
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")  # for a fork of a process with threads may hang
         self.connection, theirs = context.Pipe()
-        self._process = context.Process(target=_work, args=(theirs, self._train), daemon=True)
-        try:
-            with _environment(_THREADS):
-                self._process.start()
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
-            raise TypeError(
-                f"`train` must be a function of a module, or `workers` 0, to be called elsewhere: {error}"
-            ) from error
+        self.process = context.Process(target=_work, args=(theirs,), daemon=True)
+        with _environment(_THREADS):
+            self.process.start()
         theirs.close()
+        self._is_new = True
+        with suppress(OSError):
+            self.connection.send_bytes(self._task)
 
 
-def _work(connection: Connection, train: Callable[..., Any]) -> None:
+def _sendable(value: object, rule: str) -> memoryview:
+    try:
+        return ForkingPickler.dumps(value)
+    except Exception as error:  # of any class: objects say how they are pickled
+        raise TypeError(f"{rule} to another process: {error}") from error
+
+
+def _work(connection: Connection) -> None:
     """What a worker does."""
     # It may have processes of its own, such as the workers of a DataLoader, which a daemon may not; they end with it.
     multiprocessing.current_process().daemon = False
-    signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever has started it sees to that
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
+        os.register_at_fork(after_in_child=connection.close)  # so that this process alone holds it open
+        threading.Thread(target=_end_with_parent, daemon=True).start()
     said = 0.0
 
     def tell(step: int) -> None:
@@ -153,19 +180,20 @@ def _work(connection: Connection, train: Callable[..., Any]) -> None:
             said = now
             connection.send((step, None))
 
-    with suppress(EOFError, ConnectionError):  # whoever has started it is gone
+    with suppress(EOFError, OSError):  # whoever has started it is gone
+        train, metric = connection.recv()
         while True:
             job = connection.recv()
             connection.send((0, None))  # that all it needs could be imported
-            connection.send((job.total_steps, perform(train, job, tell)))
+            connection.send((job.total_steps, perform(train, job, metric, tell)))
 
 
-def _end(number: int, frame: object) -> None:
-    """Ends this process as the signal does, and those that it has started."""
-    for child in multiprocessing.active_children():
-        child.terminate()
-    signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)
+def _end_with_parent() -> None:
+    """Ends this process and those that it has started once the parent has died, whatever the training does."""
+    parent = multiprocessing.parent_process()
+    while parent is not None and os.getppid() == parent.pid:
+        time.sleep(_EVERY)
+    os.killpg(0, signal.SIGKILL)
 
 
 @contextmanager
@@ -180,7 +208,7 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
             del os.environ[name]
 
 
-def ray(train: Callable[..., Any], jobs: list[Job], workers: int | None = None) -> Events:
+def ray(train: Train, jobs: list[Job], metric: str | None, workers: int | None) -> Events:
     """Makes runs on a Ray cluster; one whose worker dies is made again, and is a failed run if that happens often."""
     try:
         import ray
@@ -189,28 +217,24 @@ def ray(train: Callable[..., Any], jobs: list[Job], workers: int | None = None) 
     if not ray.is_initialized():
         ray.init(address="auto", log_to_driver=False)
     remote = ray.remote(num_cpus=1, max_retries=3)(perform)
-    waiting, running, began = iter(jobs), {}, {}
-    limit = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+    waiting, running = iter(jobs), {}
 
-    def submit() -> None:
-        for job in waiting:
-            reference = remote.remote(train, job)
-            running[reference], began[reference] = job, time.perf_counter()
-            if len(running) >= limit:
-                return
+    def submit(count: int) -> None:
+        for job in islice(waiting, count):
+            running[remote.remote(train, job, metric)] = job, time.perf_counter()
 
     try:
-        submit()
+        submit(workers or max(1, int(ray.cluster_resources().get("CPU", 1))))
         while running:
             (reference, *_), _ = ray.wait(list(running), num_returns=1)
-            job = running.pop(reference)
+            job, began = running.pop(reference)
             try:
                 run = ray.get(reference)
             except ray.exceptions.RayTaskError as error:  # none of the run itself, which keeps its own
                 raise RuntimeError(f"{job.name!r} could not begin on Ray: {error}") from None
             except ray.exceptions.RayError as error:
-                run = died(job, f"the worker died: {error}", time.perf_counter() - began[reference])
-            submit()
+                run = job.over("failed", f"the worker died: {error}", (), began)
+            submit(1)
             yield job, job.total_steps, run
     finally:
         for reference in running:

@@ -105,7 +105,8 @@ class Comparison:
         from clr.comparison.store import Store
 
         with Store(file, reading=True) as kept:
-            settings, runs, descriptions, context = kept.settings(), kept.runs(), kept.schedules(), kept.context()
+            settings, runs = kept.settings(), tuple(kept.runs().values())
+            descriptions, context = kept.schedules(), kept.context()
         given: dict[str, Any] = {"metric": metric, "goal": goal, "target": target}
         if metric is None:
             given = {name: settings.get(name) if value is None else value for name, value in given.items()}

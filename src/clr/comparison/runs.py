@@ -1,6 +1,5 @@
 """A training under one schedule with one seed and budget: what is to be done, and what came of it."""
 
-import math
 import platform
 import sys
 import time
@@ -9,11 +8,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from clr.finder import sweep
+from clr import checks
+from clr.finder.result import HUGE
+from clr.finder.sweep import returned_float
 from clr.version import __version__
 
 FRAMEWORKS = ("numpy", "torch", "tensorflow", "keras", "jax", "optax", "sklearn", "ray")
 STATES = ("finished", "diverged", "failed")
+REFUSED = "refused"  # the state of a run that ends the comparison, and is not kept
+NAME = "a name of 1 to 100 printable characters, with single spaces between its words"
+LARGEST = 2**53  # of a seed or a number of updates
+_LONGEST = 20_000  # characters of an error
 Key = tuple[str, int, int]
 
 
@@ -30,6 +35,11 @@ class Job:
     def key(self) -> Key:
         """What no two runs have in common."""
         return self.name, self.total_steps, self.seed
+
+    def over(self, state: str, error: str | None, records: Any, since: float) -> "Run":
+        """Its run."""
+        error = None if error is None else clean(error[-_LONGEST:])
+        return Run(*self.key, state, error, tuple(records), time.perf_counter() - since)
 
 
 @dataclass(frozen=True)
@@ -60,34 +70,56 @@ class Run:
         return self.schedule, self.total_steps, self.seed
 
 
-def perform(train: Callable[..., Any], job: Job, on_step: Callable[[int], object] = lambda step: None) -> Run:
-    """Makes a run; ``on_step`` hears how far it is."""
-    started = time.perf_counter()
+def perform(
+    train: Callable[..., Any],
+    job: Job,
+    metric: str | None = None,
+    on_step: Callable[[int], object] = lambda step: None,
+) -> Run:
+    """Makes a run; ``on_step`` hears how far it is. A run whose first record has no ``metric`` is refused."""
+    began = time.perf_counter()
     records: list[tuple[int, dict[str, float]]] = []
     state, error = "finished", None
     try:
         for step, metrics in train(job.schedule, job.seed, job.total_steps):
-            values = {str(name): sweep.returned_float("train", value) for name, value in metrics.items()}
-            records.append((int(step), values))
-            on_step(int(step))
-            lost = [name for name, value in values.items() if not math.isfinite(value)]
-            if lost:
-                state, error = "diverged", f"{lost[0]} was {values[lost[0]]} at step {int(step)}"
+            at = int(step)
+            if not 0 <= at <= LARGEST:
+                raise ValueError(f"`train` must yield steps from 0 to 2**53. Received: {step!r}.")
+            values = {name("metric", str(own)): returned_float("train", value) for own, value in metrics.items()}
+            if not records and metric is not None and metric not in values:
+                state, error = REFUSED, f"`metric` must be in the first record of `train`, which has {[*values]}."
                 break
-        if not records:
+            records.append((at, values))
+            on_step(at)
+            lost = [own for own, value in values.items() if not abs(value) < HUGE]
+            if lost:
+                state, error = "diverged", f"{lost[0]} was {values[lost[0]]} at step {at}"
+                break
+        if not records and error is None:
             state, error = "failed", "`train` gave no metrics"
     except (Exception, SystemExit) as problem:
         state, error = "failed", "".join(traceback.format_exception(problem)).rstrip()
-    return Run(job.name, job.total_steps, job.seed, state, error, tuple(records), time.perf_counter() - started)
+    return job.over(state, error, records, began)
+
+
+def name(argument: str, value: object, rule: str = NAME) -> str:
+    """A name that people can read, and tell from others, in a table and on a page."""
+    if not isinstance(value, str):
+        checks.fail(TypeError, argument, rule, value)
+    if not (0 < len(value) <= 100 and value.isprintable() and value == " ".join(value.split())):
+        checks.fail(ValueError, argument, rule, value[:120])
+    return value
+
+
+def clean(text: str) -> str:
+    """A text with escapes for what is invisible, moves the cursor, turns the direction or cannot be encoded."""
+    return "".join(
+        sign if sign.isprintable() or sign in "\n\t" else sign.encode("unicode_escape").decode() for sign in text
+    )
 
 
 def versions() -> dict[str, str]:
     """Those of Python, of this package, and of what is loaded that trains."""
     loaded = {name: getattr(sys.modules.get(name), "__version__", None) for name in FRAMEWORKS}
     own = {"python": platform.python_version(), "clr": __version__}
-    return own | {name: str(version) for name, version in loaded.items() if version is not None}
-
-
-def died(job: Job, reason: str, seconds: float) -> Run:
-    """What is known of a run whose worker is gone."""
-    return Run(job.name, job.total_steps, job.seed, "failed", reason, (), seconds)
+    return own | {name: clean(str(version)) for name, version in loaded.items() if version is not None}

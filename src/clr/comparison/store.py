@@ -1,27 +1,45 @@
 """The file of a comparison: an SQLite database in which a run is there whole or not at all."""
 
+import hashlib
 import json
 import math
+import os
 import sqlite3
-import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
 from datetime import date
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any, NamedTuple, Self
 
-from clr.comparison.runs import STATES, Job, Run
+from clr import checks
+from clr.comparison.runs import Key, Run
 from clr.finder.result import RangeTest
+from clr.progress import say
+from clr.saved import from_json
 
-VERSION = 1
+VERSION = 2
 APPLICATION = 0x636C7231  # says of an SQLite file what it is
+PATIENCE = 30.0  # seconds in which a file that cannot be read or written is tried again
+_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+_DENIED = (
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+)
 _TABLES = """
-CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE schedules (name TEXT, steps INTEGER, description TEXT NOT NULL, PRIMARY KEY (name, steps));
-CREATE TABLE runs (
+CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS schedules (name TEXT, steps INTEGER, description TEXT NOT NULL, PRIMARY KEY (name, steps));
+CREATE TABLE IF NOT EXISTS runs (
     schedule TEXT, steps INTEGER, seed INTEGER, state TEXT NOT NULL, error TEXT, records TEXT NOT NULL,
     seconds REAL NOT NULL, PRIMARY KEY (schedule, steps, seed)
-);
+)
 """
+_KEYS = {"settings": 1, "schedules": 2, "runs": 3}  # the length of the primary key of each table
+Row = tuple[Any, ...]
 
 
 class Training(NamedTuple):
@@ -31,109 +49,128 @@ class Training(NamedTuple):
     source: str | None  # a digest of it, None where there is none
 
 
+class NotWrittenError(OSError):
+    """Runs could not be written to their file.
+
+    Attributes:
+        runs: All runs that are known, those of the file too.
+    """
+
+    def __init__(self, message: str, runs: tuple[Run, ...]) -> None:
+        super().__init__(message)
+        self.runs = runs
+
+
 class Store:
-    """The runs in a file, which one process at a time may add to.
+    """The runs in a file, which one process at a time may add to. Memory has them too, and more if the file is full.
 
     Args:
-        file: Where they are, or will be.
+        file: Where they are, or will be; None keeps them in memory alone.
         reading: Whether nothing is to be added: then the file has to be there, and may be in use.
 
     Raises:
-        ValueError: The file is none of a comparison, or in use.
+        ValueError: The file is none of a comparison, damaged, or in use.
         OSError: It cannot be read or written.
     """
 
-    def __init__(self, file: str | Path, reading: bool = False) -> None:
-        self._path = Path(file)
+    def __init__(self, file: str | Path | None, reading: bool = False) -> None:
+        self._path = None if file is None else _path(file)
         self._reading = reading
+        self._rows: dict[Row, Row] = {}  # by table and primary key
+        self._unsaved: dict[Row, Row] = {}
+        self._sum = 0  # of a hash of each row: the file has it, and so shows any damage
+        self._replaced = 0  # runs that are deleted once the first new one is written
+        self._said = False
 
     def __enter__(self) -> Self:
-        if self._reading and not self._path.is_file():
-            raise FileNotFoundError(2, "No such file", str(self._path))
-        if not self._path.parent.is_dir():
+        self._open = ExitStack()
+        if self._path is None:
+            return self
+        real = Path(os.path.realpath(self._path))  # so that a file has one lock, whatever it is called
+        if not real.parent.is_dir():
             raise FileNotFoundError(2, "No such folder", str(self._path.parent))
-        # The lock is a database of its own, so that the runs can be read while it is held. It goes with its process.
-        self._lock = None if self._reading else sqlite3.connect(f"{self._path}-lock", isolation_level=None, timeout=0)
-        try:
-            if self._lock is not None:
-                self._lock.execute("BEGIN EXCLUSIVE")
-            self._database = sqlite3.connect(self._path)
-            self._open()
-        except sqlite3.OperationalError as error:
-            self._close()
-            if "locked" in str(error):
-                raise ValueError(f"{self._path} is in use by another process") from None
-            raise OSError(13, str(error), str(self._path)) from None
-        except sqlite3.DatabaseError:
-            self._close()
-            raise ValueError(f"{self._path} is not the file of a comparison, or is damaged") from None
-        except BaseException:
-            self._close()
-            raise
+        if self._reading and not real.exists():
+            raise FileNotFoundError(2, "No such file", str(self._path))
+        if real.exists() and not real.is_file():
+            raise ValueError(f"{self._path} is not a file")
+        if not self._reading and real.exists() and real.stat().st_nlink > 1:
+            # SQLite's journal goes by the name of the file, so a crash under one name is not mended under another.
+            raise ValueError(f"{self._path} has another name, by a hard link. Give a copy of it as `file`.")
+        with ExitStack() as opened:
+            try:
+                if not self._reading:
+                    # A database of its own, so that the runs can be read while it is held. It goes with its process.
+                    lock = opened.enter_context(closing(sqlite3.connect(f"{real}-lock", timeout=0)))
+                    lock.execute("BEGIN EXCLUSIVE")
+                connection = sqlite3.connect(real, isolation_level=None, timeout=min(1, PATIENCE))
+            except sqlite3.Error as error:
+                raise self._problem(error) from None
+            self._database = opened.enter_context(closing(connection))
+            self._try(self._load, PATIENCE)
+            self._open = opened.pop_all()
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self._database.close()
-        self._close()
+    def __exit__(self, kind: type[BaseException] | None, *others: object) -> None:
+        with self._open:
+            if self._path is None or not any(table == "runs" for table, *_ in self._unsaved):
+                return
+            try:
+                self._try(self._write, PATIENCE if kind is None else 0)
+            except (OSError, ValueError) as error:
+                words = self._rescued(error)
+                if kind is None:
+                    raise NotWrittenError(words, tuple(self.runs().values())) from None
+                say(words)
+            except KeyboardInterrupt:
+                say(self._rescued("interrupted"))
+                raise
 
     def settle(self, train: Training, descriptions: Mapping[tuple[str, int], str], fresh: bool, reuse: bool) -> None:
         """Takes note of what is to be run; refuses what does not go with what was run before."""
-        (count,) = self._rows("SELECT count(*) FROM runs")[0]
-        settings = self.settings() if count else {}
-        known = settings.get("train", train.name)
-        if known != train.name:
+        count, settings = len(self._table("runs")), self.settings()
+        if count and settings["train"] != train.name:
             raise ValueError(
-                f"{self._path} has the runs of {known!r}, not of {train.name!r}. Give another `file`, or, if it is the "
-                f"same training, `name={known!r}`."
+                f"{self._path} has the runs of {settings['train']!r}, not of {train.name!r}. Give another `file`, or, "
+                f"if it is the same training, `name={settings['train']!r}`."
             )
         if fresh or not count:
-            if count:
-                print(f"{count} runs of {known} deleted from {self._path}", file=sys.stderr)
-            with self._database:
-                for table in ("runs", "schedules", "settings"):
-                    self._database.execute(f"DELETE FROM {table}")
-        elif (train.source is None or settings.get("source") != train.source) and not reuse:
+            self._rows, self._unsaved, self._sum, self._replaced = {}, {}, 0, count
+            self._put("settings", "source", json.dumps(train.source or ""))
+        elif (train.source is None or settings["source"] != train.source) and not reuse:
             raise ValueError(
-                f"the source of {train.name} is another than that of the runs in {self._path}, made "
-                f"{settings.get('made', 'before')}. `fresh=True` deletes them and makes all anew; `reuse=True` uses "
-                "them as they are."
+                f"the source of {train.name} is another than that of the runs in {self._path}, made {settings['made']}."
+                " `fresh=True` deletes them and makes all anew; `reuse=True` uses them as they are."
             )
         described = self.schedules()
         for key, text in descriptions.items():
-            if described.get(key, text) != text:
+            there = described.get(key)
+            if there is None:
+                self._put("schedules", *key, text)
+            elif there != text and not _equal(there, text):
                 raise ValueError(
                     f"{self._path} has the runs of another schedule under the name {key[0]!r}. "
-                    f"Received: {text}, there: {described[key]}."
+                    f"Received: {text}, there: {there}."
                 )
-        noted = {"train": train.name}
-        if fresh or not count:  # what is reused stays what it was
-            noted["source"] = train.source or ""
-        with self._database:
-            self._put(noted)
-            rows = [(*key, text) for key, text in descriptions.items()]
-            self._database.executemany("INSERT OR REPLACE INTO schedules VALUES (?, ?, ?)", rows)
+        self._put("settings", "train", json.dumps(train.name))
 
     def words_of_reuse(self, count: int, wanted: int) -> str:
         """Says which runs are not made again."""
         settings = self.settings()
-        made = settings.get("made", "before")
-        return f"{count} of {wanted} runs reused from {self._path}, made {made} by {settings['train']}"
+        return f"{count} of {wanted} runs reused from {self._path}, made {settings['made']} by {settings['train']}"
 
     def note(self, settings: dict[str, Any], before: dict[str, int], range_test: str | None) -> None:
         """Takes note of how the runs are compared. What was known of other schedules and the range test is kept."""
         noted = settings | {"before": self.settings().get("before", {}) | before}
         if range_test is not None:
             noted["range_test"] = range_test
-        with self._database:
-            self._put(noted)
-
-    def _put(self, settings: Mapping[str, object]) -> None:
-        rows = [(name, json.dumps(value)) for name, value in settings.items()]
-        self._database.executemany("INSERT OR REPLACE INTO settings VALUES (?, ?)", rows)
+        for name, value in noted.items():
+            self._put("settings", name, json.dumps(value))
+        if not self._replaced:
+            self._try(self._write, PATIENCE)
 
     def settings(self) -> dict[str, Any]:
         """All that was noted."""
-        return {name: self._read(value) for name, value in self._rows("SELECT name, value FROM settings")}
+        return {name: json.loads(value) for name, value in self._table("settings")}
 
     def context(self) -> dict[str, Any]:
         """What was noted of how the runs came about, as `Comparison.of` takes it."""
@@ -147,80 +184,165 @@ class Store:
 
     def schedules(self) -> dict[tuple[str, int], str]:
         """What each name stands for at each budget."""
-        found = self._rows("SELECT name, steps, description FROM schedules ORDER BY rowid")
-        return {(name, steps): text for name, steps, text in found}
+        return {(name, steps): text for name, steps, text in self._table("schedules")}
 
-    def has(self, job: Job) -> bool:
-        """Whether a run was made."""
-        where = "SELECT 1 FROM runs WHERE (schedule, steps, seed) = (?, ?, ?)"
-        return self._database.execute(where, job.key).fetchone() is not None
+    def runs(self) -> dict[Key, Run]:
+        """All runs, in the order of their schedules."""
+        runs = {row[:3]: Run(*row[:5], _records(row[5]), row[6]) for row in self._table("runs")}  # type: ignore[call-arg]
+        order = {key: at for at, key in enumerate(self.schedules())}
+        return dict(sorted(runs.items(), key=lambda item: (order[item[0][:2]], item[0][2])))
 
     def add(self, run: Run) -> None:
-        """Keeps a run, for good when this returns."""
+        """Keeps a run: in the file if that can be written, and else in memory until it can."""
         records = [[step, {name: _plain(value) for name, value in metrics.items()}] for step, metrics in run.records]
-        row = (*run.key, run.state, run.error, json.dumps(records), run.seconds)
-        with self._database:
-            self._database.execute("INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?)", row)
-            self._put({"made": date.today().isoformat()})
-
-    def runs(self) -> list[Run]:
-        """All runs, in the order of their schedules."""
-        order = {key: at for at, key in enumerate(self.schedules())}
-        found = self._rows("SELECT schedule, steps, seed, state, error, records, seconds FROM runs")
-        runs = [
-            Run(schedule, steps, seed, *_known(state, error), _records(self._read(records)), seconds)
-            for schedule, steps, seed, state, error, records, seconds in found
-        ]
-        return sorted(runs, key=lambda run: (order[run.schedule, run.total_steps], run.seed))
-
-    def _rows(self, query: str) -> list[tuple[Any, ...]]:
+        self._put("runs", *run.key, run.state, run.error, json.dumps(records), run.seconds)
+        self._put("settings", "made", json.dumps(date.today().isoformat()))
         try:
-            return self._database.execute(query).fetchall()
-        except sqlite3.DatabaseError:
-            raise self._damaged() from None
+            self._try(self._write, 0)
+        except (OSError, ValueError) as problem:  # it is tried again with the next run, and at the end
+            self._say_once(problem)
 
-    def _read(self, text: str) -> Any:
-        try:
-            return json.loads(text)
-        except ValueError:
-            raise self._damaged() from None
+    def _table(self, wanted: str) -> list[Row]:
+        return [row for (table, *_), row in self._rows.items() if table == wanted]
 
-    def _open(self) -> None:
-        self._database.execute("PRAGMA synchronous = FULL")  # so that a run that was kept outlasts a power cut
-        (application,) = self._database.execute("PRAGMA application_id").fetchone()
-        (version,) = self._database.execute("PRAGMA user_version").fetchone()
-        (tables,) = self._database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if not tables and not application and not self._reading:
-            self._database.executescript(
-                f"BEGIN; {_TABLES} PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION}; COMMIT;"
-            )
-        elif application != APPLICATION:
-            raise ValueError(f"{self._path} is not the file of a comparison")
-        elif version != VERSION:
-            raise ValueError(f"{self._path} must be of version {VERSION}. Received: {version}.")
-        (size,) = self._database.execute(
-            "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
-        ).fetchone()
-        (health,) = self._database.execute("PRAGMA quick_check(1)").fetchone()
-        if size > self._path.stat().st_size or health != "ok":
-            raise self._damaged()
+    def _put(self, table: str, *row: Any) -> None:
+        key = (table, *row[: _KEYS[table]])
+        old = self._rows.get(key)
+        if old != row:
+            self._sum += _hash(table, row) - (0 if old is None else _hash(table, old))
+            self._rows[key] = self._unsaved[key] = row
+
+    def _try(self, action: Callable[[], None], wait: float) -> None:
+        """Does something to the file, again and again while another program or a full disk does not let it."""
+        until = time.monotonic() + wait
+        while self._path is not None:
+            try:
+                action()
+                return
+            except sqlite3.Error as error:
+                problem = self._problem(error)
+            if time.monotonic() >= until or problem.args == self._damaged().args:
+                raise problem
+            self._say_once(problem)
+            time.sleep(0.1)
+
+    def _say_once(self, problem: object) -> None:
+        """Says what keeps the file from being read or written, once until it can be."""
+        if not self._said:
+            self._said = True
+            unsaved = sum(table == "runs" for table, *_ in self._unsaved)
+            say(f"{problem}; trying again" + (f", with {unsaved} runs in memory until then" if unsaved else ""))
+
+    def _problem(self, error: sqlite3.Error) -> OSError | ValueError:
+        """An error of SQLite as one that names the file."""
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in _BUSY:
+            return ValueError(f"{self._path} is in use by another process")
+        if code in _DENIED:
+            return OSError(f"{self._path} cannot be read or written: {error}")
+        return self._damaged()
 
     def _damaged(self) -> ValueError:
-        return ValueError(f"{self._path} is damaged. `sqlite3 {self._path.name} .recover` may save some of its runs.")
+        assert self._path is not None
+        return ValueError(
+            f"{self._path} is not the file of a comparison, or is damaged. `sqlite3 {self._path.name} .recover` may "
+            "save some of its runs."
+        )
 
-    def _close(self) -> None:
-        if self._lock is not None:
-            self._lock.close()
+    def _load(self) -> None:
+        """Reads all rows at one moment, and checks them."""
+        execute = self._database.execute
+        execute("PRAGMA synchronous = FULL")  # so that a run that was kept outlasts a power cut
+        with self._database:
+            execute("BEGIN")
+            (tables,) = execute("SELECT count(*) FROM sqlite_master").fetchone()
+            (application,) = execute("PRAGMA application_id").fetchone()
+            (version,) = execute("PRAGMA user_version").fetchone()
+            if not tables and not application and not self._reading:
+                return
+            if application != APPLICATION:
+                raise self._damaged()
+            if version != VERSION:
+                raise ValueError(f"{self._path} must be of version {VERSION}. Received: {version}.")
+            if execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+                raise self._damaged()
+            found = {
+                (table, *row[:length]): row
+                for table, length in _KEYS.items()
+                for row in execute(f"SELECT * FROM {table} ORDER BY rowid")
+            }
+        digest = found.pop(("settings", "digest"), None)
+        self._rows, self._sum = found, sum(_hash(table, row) for (table, *_), row in found.items())
+        if digest != self._digest():
+            raise self._damaged()
+
+    def _write(self) -> None:
+        """Writes what is new."""
+        if not self._unsaved:
+            return
+        self._fill(self._database, self._unsaved)
+        self._unsaved.clear()
+        if self._replaced:
+            say(f"{self._replaced} runs of {self.settings()['train']} deleted from {self._path}")
+            self._replaced = 0
+        if self._said:
+            self._said = False
+            say(f"{self._path} can be used again, and nothing is lost")
+
+    def _fill(self, database: sqlite3.Connection, rows: Mapping[Row, Row]) -> None:
+        """Writes rows in one transaction."""
+        with database:
+            database.execute("BEGIN IMMEDIATE")
+            for statement in _TABLES.split(";"):
+                database.execute(statement)
+            database.execute(f"PRAGMA application_id = {APPLICATION}")
+            database.execute(f"PRAGMA user_version = {VERSION}")
+            if self._replaced:
+                for table in _KEYS:
+                    database.execute(f"DELETE FROM {table}")
+            for (table, *_), row in [*rows.items(), (("settings",), self._digest())]:
+                database.execute(f"INSERT OR REPLACE INTO {table} VALUES ({', '.join('?' * len(row))})", row)
+
+    def _rescued(self, problem: object) -> str:
+        """Writes all runs to a file elsewhere, and says so."""
+        assert self._path is not None
+        try:
+            copy = Path(mkdtemp(prefix="clr-")) / self._path.name
+            with closing(sqlite3.connect(copy, isolation_level=None)) as database:
+                self._fill(database, self._rows)
+        except (OSError, sqlite3.Error):
+            return f"{problem}. A copy cannot be written either. The attribute `runs` of this error has all runs."
+        return f"{problem}. A copy with all {len(self._table('runs'))} runs is {copy}."
+
+    def _digest(self) -> Row:
+        return "digest", f"{self._sum % 2**256:064x}"
 
 
-def _known(state: str, error: str | None) -> tuple[str, str | None]:
-    """A state that a later version may have written counts as a failure, so that no run is hidden."""
-    return (state, error) if state in STATES else ("failed", f"the state {state!r} is not known: {error}")
+def _path(file: object) -> Path:
+    """The path of a file."""
+    if not isinstance(file, str | os.PathLike) or not isinstance(os.fspath(file), str):
+        checks.fail(TypeError, "file", "the path of a file", file)
+    text = os.fspath(file)
+    if text in ("", ":memory:") or "\0" in text:
+        checks.fail(ValueError, "file", "the path of a file", file)
+    return Path(text)
+
+
+def _hash(table: str, row: Row) -> int:
+    return int.from_bytes(hashlib.sha256(repr((table, row)).encode()).digest(), "big")
+
+
+def _equal(one: str, other: str) -> bool:
+    """Whether two texts describe the same schedule."""
+    try:
+        return from_json(one) == from_json(other)
+    except (TypeError, ValueError):
+        return False
 
 
 def _plain(value: float) -> float | str:
     return value if math.isfinite(value) else str(value)
 
 
-def _records(data: list[tuple[int, dict[str, Any]]]) -> tuple[tuple[int, dict[str, float]], ...]:
-    return tuple((step, {name: float(value) for name, value in metrics.items()}) for step, metrics in data)
+def _records(text: str) -> tuple[tuple[int, dict[str, float]], ...]:
+    return tuple((step, {name: float(value) for name, value in metrics.items()}) for step, metrics in json.loads(text))
