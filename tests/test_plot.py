@@ -1,5 +1,6 @@
-"""Pictures and notebook pages."""
+"""Pictures of schedules and range tests, and pages of a notebook."""
 
+import math
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
@@ -87,6 +88,52 @@ def test_bad_steps_are_refused_and_nothing_is_opened(steps: Any, error: type[Exc
     assert pyplot.get_fignums() == []
 
 
+def test_what_no_axis_holds_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"^`steps` must be a number of steps below 2\*\*63\. Received: 9223372036854775808"
+    ):
+        clr.triangular(0.25, 1.25, 4).plot(2**63)
+    with pytest.raises(
+        ValueError, match=r"^a schedule with a rate above 1e\+300 has no picture\. Received: clr\.constant"
+    ):
+        clr.constant(1e308).plot()
+    assert pyplot.get_fignums() == []
+    for far in (clr.triangular(0.25, 1.25, 2**53, cycle_mult=1000), clr.constant(1e300)):
+        far.plot().figure.canvas.draw()
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("$x$", "$x$"),
+        ("$\\frac{$", "$\\frac{$"),
+        ("$$", "$$"),
+        ("\\", "\\"),
+        ("a\x1bb\0", "a\\x1bb\\x00"),
+        ("\udcff\ufffe\n", "\\udcff\\ufffe\\n"),
+        ("日本", "日本"),
+    ],
+    ids=ascii,
+)
+def test_names_are_drawn_as_they_are(name: str, shown: str) -> None:
+    class Scale:
+        def __call__(self, cycle: int) -> float:
+            return 1.0
+
+        def __repr__(self) -> str:
+            return name
+
+    with mpl.rc_context({"svg.fonttype": "none"}):
+        page = clr.cyclic(0.25, 1.25, 4, scale_fn=Scale())._repr_html_()
+    texts = ET.fromstring(page[page.index("<svg") :]).itertext()
+    assert any(f"scale_fn={shown}" in text for text in texts)
+
+
+def test_a_long_name_is_cut() -> None:
+    ax = clr.join([clr.constant(0.1)] * 100, list(range(1, 100))).plot()
+    assert re.fullmatch(r"join\(.{114}…", ax.get_title())
+
+
 @pytest.mark.parametrize(
     ("step_size", "steps"),
     [
@@ -123,19 +170,82 @@ def test_the_axis_of_rates_is_linear_where_they_are_evenly_spaced() -> None:
     assert measured(curves.valley).plot(scale="linear").get_xscale() == "linear"
 
 
-def test_a_range_test_is_drawn_with_its_bounds() -> None:
+def named(ax: Any) -> list[str]:
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def test_a_range_test_is_drawn_with_bounds_rules_and_stop() -> None:
     test = measured(curves.valley, noise=0.05)
-    ax = test.plot()
+    bounds = test.bounds()
+    ax: Any = test.plot()
     points, smoothed = ax.lines[:2]
-    assert np.asarray(points.get_xdata()).tolist() == list(test.rates)
-    assert np.asarray(points.get_ydata()).tolist() == list(test.losses)
-    assert np.asarray(smoothed.get_ydata()).tolist() == list(test.smoothed)
-    base_lr, max_lr = test.bounds()
-    assert ax.get_title().startswith(f"base_lr {base_lr:.3g}, max_lr {max_lr:.3g}, confidence 0.")
-    refused = measured(curves.flat)
-    assert refused.plot().get_title().startswith("The loss does not fall")
+    assert list(points.get_xdata()) == list(test.rates)
+    assert list(points.get_ydata()) == list(test.losses)
+    assert list(smoothed.get_ydata()) == list(test.smoothed)
+    labels = named(ax)
+    assert "base_lr to max_lr" in labels
+    title = f"base_lr {bounds.base_lr:.3g}, max_lr {bounds.max_lr:.3g}, confidence 0."
+    assert ax.get_title().startswith(title)
+    (band,) = ax.patches
+    assert (band.get_x(), band.get_x() + band.get_width()) == pytest.approx(tuple(bounds))
+    for rule in ("steepest", "minimum", "valley", "slide"):
+        (mark,) = (line for line in ax.lines if str(line.get_label()).startswith(f"{rule} "))
+        rate = test.suggest(rule)
+        at = min(range(len(test.rates)), key=lambda at: abs(math.log(test.rates[at] / rate)))
+        assert list(mark.get_xdata()) == [rate]
+        assert list(mark.get_ydata()) == pytest.approx([test.smoothed[at]], abs=0.05)
+        assert f"{rule} {rate:.2g}" in labels
+    (stop,) = (line for line in ax.lines if line.get_linestyle() == ":")
+    assert list(stop.get_xdata()) == [test.rates[-1]] * 2
+    assert [text.get_text() for text in ax.texts] == [f"diverged at {test.rates[-1]:.2g}"]
+
+
+def test_a_range_test_without_bounds_is_drawn_too() -> None:
+    assert measured(curves.flat).plot().get_title().startswith("The loss does not fall")
     with pytest.raises(ValueError, match="the range test has no loss to draw"):
         clr.range_test(lambda lr: None, num_steps=3).plot()
+
+
+def test_repeats_have_a_band() -> None:
+    test = measured(curves.valley, noise=0.2, repeats=3, reset=lambda repeat: None)
+    own = pyplot.figure().gca()
+    assert test.plot(own) is own
+    assert "lowest to highest" in named(own)
+
+
+def test_metrics_are_drawn_also_where_no_step_gives_a_loss() -> None:
+    test = clr.range_test(lambda lr: lr, evaluate=lambda: 0.5, goal="max", num_steps=50, max_lr=1e-3)
+    assert test.plot().get_ylabel() == "metric"
+    test = clr.range_test(
+        lambda lr: None, evaluate=lambda: 0.5, min_lr=0.25, max_lr=0.75, num_steps=3, growth="linear", evaluate_every=2
+    )
+    ax: Any = test.plot()
+    (stop,) = (line for line in ax.lines if line.get_linestyle() == ":")
+    assert list(stop.get_xdata()) == [0.5, 0.5]  # the second and last evaluated
+    assert [text.get_text() for text in ax.texts] == ["completed at 0.5"]
+
+
+@pytest.mark.parametrize("repeats", [1, 2])
+@pytest.mark.parametrize(
+    "losses",
+    [
+        [2.0] * 100 + [1 - at / 60 for at in range(60)] + [-1e305] * 8,
+        [2.0] * 100 + [1 - at / 60 for at in range(60)] + [-1.7e308] * 8,
+        [1.7e308, -1.7e308] * 20,
+        [1e99, -1e99] * 20,
+        [5e-324, 0.0] * 20,
+        [math.nan, math.nan],
+    ],
+    ids=["far", "farthest", "both ways", "near", "tiny", "NaN"],
+)
+def test_no_loss_is_too_far_away_to_draw(losses: list[float], repeats: int) -> None:
+    left = iter(losses * repeats)
+    test = clr.range_test(lambda lr: next(left), lambda repeat: None, repeats=repeats, num_steps=len(losses))
+    ax: Any = test.plot()
+    ax.figure.canvas.draw()
+    low, high = ax.get_ylim()
+    assert math.isfinite(low)
+    assert low < high < math.inf
 
 
 @pytest.mark.parametrize("value", [clr.one_cycle(0.1, 100), measured(curves.valley), measured(curves.flat)], ids=repr)

@@ -44,10 +44,16 @@ def refusals() -> Iterator[None]:
 @contextmanager
 def using(path: Path, verb: Literal["read", "write"]) -> Iterator[None]:
     """Turns an error of the file system into a line that names the file that cannot be read or written."""
+    held = None
     try:
+        if verb == "write" and path.is_fifo():  # one that nothing reads would block, unless it is opened like this
+            held = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
         yield
     except OSError as error:
         raise RefusedError(f"cannot {verb} {error.filename or path}: {error.strerror or error}") from error
+    finally:
+        if held is not None:
+            os.close(held)
 
 
 @contextmanager
