@@ -97,12 +97,14 @@ def test_two_valleys_give_the_one_beside_the_range_test() -> None:
     assert found.bounds().max_lr == pytest.approx(0.01, rel=0.05)
 
 
+def noisy(held_out: Callable[[], float], dice: random.Random) -> Callable[[], float]:
+    return lambda: held_out() + dice.gauss(0, 0.02)
+
+
 def test_noise_of_the_held_out_value_moves_the_bounds_little() -> None:
     for seed in range(20):
         made, dice = Made(0.05), random.Random(seed)
-        found = clr.find_bounds(
-            made.step, made.reset, lambda made=made, dice=dice: made.held_out() + dice.gauss(0, 0.02), total_steps=40
-        )
+        found = clr.find_bounds(made.step, made.reset, noisy(made.held_out, dice), total_steps=40)
         assert 0.025 < found.bounds().max_lr < 0.1
 
 
