@@ -1,6 +1,9 @@
 """What goes wrong during a range test in PyTorch leaves no trace, whatever is trained, and by whatever optimizer."""
 
+import json
+import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -80,3 +83,50 @@ def test_a_ctrl_c_at_any_line_leaves_no_trace() -> None:
         assert torch.is_grad_enabled(), lines[at]
         assert (torch.is_autocast_enabled("cpu"), _autocast_depth()) == (False, 0), lines[at]
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+# One of several processes ends alone
+
+PROCESS = """
+import json, os, sys, torch, clr
+from datetime import timedelta
+
+rank, folder, way = int(os.environ["RANK"]), sys.argv[1], sys.argv[2]
+torch.set_num_threads(1)
+meeting = f"file://{folder}/meeting"
+timeout = timedelta(seconds=20)
+torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2, timeout=timeout)
+torch.manual_seed(0)
+model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 1))
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+updates = iter(range(3))
+
+def hook(*_):
+    if rank == 1 and way == "data":
+        next(updates)
+    elif rank == 1 and next(updates, None) is None:
+        raise KeyboardInterrupt
+
+optimizer.register_step_post_hook(hook)
+before = [part.tolist() for part in model.parameters()]
+batches = [(torch.ones(4, 2), torch.ones(4, 1))] * 2
+test = clr.torch.range_test(model, optimizer, torch.nn.MSELoss(), batches, num_steps=6)
+restored = before == [part.tolist() for part in model.parameters()] and not optimizer.state
+with open(f"{folder}/{rank}.json", "w") as file:
+    json.dump([test.stop, test.losses, restored], file)
+torch.distributed.barrier()
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("way", ["data", "interrupted"])
+def test_an_update_that_ends_the_test_in_one_process_ends_it_in_all(way: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", PROCESS, str(tmp_path), way]
+    started = [
+        subprocess.Popen(command, env={**os.environ, "RANK": rank}, stderr=subprocess.PIPE, text=True) for rank in "01"
+    ]
+    errors = [process.communicate(timeout=100)[1] for process in started]
+    assert [process.returncode for process in started] == [0, 0], errors
+    first, second = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    assert first == second
+    assert (first[0], len(first[1]), first[2]) == (way, 3, True)

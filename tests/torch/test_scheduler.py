@@ -283,7 +283,7 @@ def test_an_end_that_is_meant_or_not_passed_says_nothing(drive: str) -> None:
         ((SCHEDULE, {"b": MOMENTUM}), ValueError, r"`momentum` must have an entry for each group, .* Missing: 'a'\."),
         ((SCHEDULE, 0.9), TypeError, r"`momentum` must be a schedule\. Received: 0\.9\."),
         ((SCHEDULE, SCHEDULE), ValueError, r"`momentum` must be a number from 0 to below 1\. Received: clr\.triang.*"),
-        ((SCHEDULE, None, -2), ValueError, r"`last_epoch \+ 1` must be a whole number of steps, 0 or more\. .*"),
+        ((SCHEDULE, None, -2), ValueError, r"`last_epoch` must be -1, or a whole number of steps, 0 or more\. Received: -2\."),
     ],
 )
 def test_bad_arguments(arguments: Any, error: type[Exception], message: str) -> None:

@@ -1,14 +1,14 @@
 """A scheduler that nobody calls: it follows the optimizer's own updates."""
 
-import warnings
 import weakref
 
 import torch
 
 from clr import checks
-from clr.torch.groups import Plan, Schedules, was_skipped
+from clr.torch.groups import Group, Plan, Schedules, is_dummy, is_tested, making_updates, nested, tell, was_skipped
 
 _COUNT = "clr_updates"  # the key of a group in which the count of updates travels
+Mark = tuple[object, int | None]  # a rate, and how often it was written to if it is a tensor
 
 
 class Follower:
@@ -27,8 +27,15 @@ class Follower:
         TypeError, ValueError: An argument makes no sense.
 
     The optimizer holds the follower, so you need not keep it. The follower does not hold the optimizer. A copy of the
-    optimizer, or one that is unpickled, has no follower. Inside of `torch.compile`, plain Python does the counting. A
-    warning says, once, if the training makes an update past the end of the schedule.
+    optimizer, or one that is unpickled, has no follower. A second follower replaces the first, and goes on with its
+    count. Inside of `torch.compile`, plain Python does the counting. The updates of a range test do not count.
+
+    A warning says, once, if the training makes an update past the end of the schedule, and if another scheduler sets
+    the rates of an update.
+
+    A state that was saved without a follower has no count. Then a warning says from where it goes on. PyTorch's
+    flattened distributed checkpoints ask for each key of a group, and so raise a KeyError for ``clr_updates``: load
+    such a state before you make the follower, or after `remove`.
 
     >>> import clr, torch
     >>> optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
@@ -45,10 +52,22 @@ class Follower:
         self._plan = Plan(optimizer, schedule, momentum)
         self._optimizer = weakref.ref(optimizer)
         self._updates = 0
-        self._handles = [
-            optimizer.register_step_post_hook(self._after_update),
-            optimizer.register_load_state_dict_post_hook(self._after_load),
-        ]
+        self._written: list[Mark] = []  # the rates that are in the optimizer
+        self._others: list[float] | None = None  # the rates of the last update, where they were not those of the plan
+        self._told = False
+        own = making_updates(optimizer)
+        if not hasattr(own, "_optimizer_step_post_hooks"):
+            checks.fail(TypeError, "optimizer", "one that tells of its updates by hooks, as PyTorch's do", optimizer)
+        loading = [part for part in nested(optimizer) if hasattr(part, "_optimizer_load_state_dict_post_hooks")]
+        hooks = [getattr(hook, "__self__", None) for hook in own._optimizer_step_post_hooks.values()]
+        before = [other for other in hooks if isinstance(other, Follower)]
+        for other in before:
+            other.remove()
+        self._handles = [own.register_step_post_hook(self._after_update)]
+        self._handles += [part.register_load_state_dict_post_hook(self._after_load) for part in loading]
+        if before:
+            optimizer.param_groups[0][_COUNT] = count = before[-1]._updates
+            tell(f"the optimizer has a follower already. The new one replaces it, and goes on from {count}")
         if _COUNT in optimizer.param_groups[0]:  # its state is loaded already
             self._after_load(optimizer)
         else:
@@ -61,27 +80,40 @@ class Follower:
         return self._updates if optimizer is None else self._count(optimizer)
 
     def remove(self) -> None:
-        """Stops driving the optimizer."""
+        """Stops driving the optimizer, and takes the count out of its state."""
+        optimizer = self._optimizer()
+        self._updates = self.updates
         for handle in self._handles:
             handle.remove()
+        if optimizer is not None:
+            optimizer.param_groups[0].pop(_COUNT, None)
 
     def get_last_lr(self) -> list[float]:
         """The rates of the last update, one for each group. Before the first update, the rates that it will have."""
-        return self._rates(max(self.updates - 1, 0))
+        return list(self._others) if self._others else self._rates(max(self.updates - 1, 0))
+
+    def get_last_momentum(self) -> list[float | None]:
+        """The momenta of the last update, as `get_last_lr`, None for a group that has none."""
+        return self._plan.momenta(self._driven().param_groups, max(self.updates - 1, 0))
 
     def get_next_lr(self) -> list[float]:
         """The rates of the next update, which are in the optimizer already."""
         return self._rates(self.updates)
 
     def _rates(self, step: int) -> list[float]:
+        return self._plan.rates(self._driven().param_groups, step)
+
+    def _driven(self) -> torch.optim.Optimizer:
         optimizer = self._optimizer()
         if optimizer is None:
             raise ReferenceError("the optimizer of this follower is gone")
-        return self._plan.rates(optimizer.param_groups, step)
+        return optimizer
 
     def _apply(self, optimizer: torch.optim.Optimizer) -> None:
-        optimizer.param_groups[0][_COUNT] = self._updates
-        self._plan.apply(optimizer.param_groups, self._updates)
+        groups = optimizer.param_groups
+        groups[0][_COUNT] = self._updates
+        self._plan.apply(groups, self._updates)
+        self._written = [_mark(group) for group in groups]
 
     def _count(self, optimizer: torch.optim.Optimizer) -> int:
         # The one in the optimizer counts, since a range test or a loaded state may have put it back.
@@ -89,18 +121,50 @@ class Follower:
         return count
 
     @torch.compiler.disable
-    def _after_update(self, optimizer: torch.optim.Optimizer, args: object, kwargs: object) -> None:
-        if not was_skipped(optimizer):
-            step = self._count(optimizer)
-            self._updates = step + 1
-            self._apply(optimizer)
-            if step >= self._plan.end:
-                self._plan.tell_end(optimizer)
+    def _after_update(self, updated: torch.optim.Optimizer, args: object, kwargs: object) -> None:
+        optimizer = self._driven()
+        if was_skipped(updated) or was_skipped(optimizer) or is_tested(optimizer):
+            return
+        step = self._count(optimizer)
+        self._others = None
+        if not all(map(_is_as_written, optimizer.param_groups, self._written)):
+            if is_dummy(optimizer.param_groups):
+                return
+            self._look_at(optimizer, step)
+        self._updates = step + 1
+        self._apply(optimizer)
+        if step >= self._plan.end:
+            self._plan.tell_end(optimizer)
 
-    def _after_load(self, optimizer: torch.optim.Optimizer) -> None:
+    def _look_at(self, optimizer: torch.optim.Optimizer, step: int) -> None:
+        """Says if the rates of an update were not those of the plan."""
+        rates, own = [float(group["lr"]) for group in optimizer.param_groups], self._rates(step)
+        if len(self._written) < len(rates) or self._plan.are_applied(optimizer.param_groups, step):
+            return  # a new group has its own rate, until the plan writes the next
+        self._others = rates
+        if not self._told:
+            self._told = True
+            tell(
+                f"another scheduler sets the rates that this follower sets: update {step} was made at {rates!r} in "
+                f"place of {own!r}. Use one of them"
+            )
+
+    def _after_load(self, loaded: torch.optim.Optimizer) -> None:
+        optimizer = self._driven()
         count = optimizer.param_groups[0].get(_COUNT)
         if count is None:
-            warnings.warn(f"the state has no count of updates; it goes on from {self._updates}", stacklevel=3)
+            tell(f"the state has no count of updates; it goes on from {self._updates}")
         else:
             self._updates = checks.step(_COUNT, count)
         self._apply(optimizer)
+
+
+def _mark(group: Group) -> Mark:
+    lr = group["lr"]
+    return lr, lr._version if isinstance(lr, torch.Tensor) and not lr.is_inference() else None
+
+
+def _is_as_written(group: Group, mark: Mark) -> bool:
+    """Whether nobody has written another rate since. It does not look at the value: a GPU would have to wait."""
+    lr, version = _mark(group)
+    return lr is mark[0] and version == mark[1]

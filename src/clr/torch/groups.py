@@ -5,6 +5,8 @@ and it would make them disturb each other.
 """
 
 import math
+import os
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,12 +16,14 @@ import torch
 from clr import checks
 from clr.arrays.base import Python
 from clr.schedules.base import Schedule
-from clr.schedules.compose import AfterEnd, Momentum, OfOne, checked
+from clr.schedules.compose import AfterEnd, Join, Momentum, OfOne, checked
+from clr.schedules.serialize import from_dict
 
 Schedules = Schedule | Sequence[Schedule] | Mapping[str, Schedule | None]
 Group = dict[str, Any]
 
 _TESTED = "clr_tested"  # the attribute of an optimizer that a range test trains; its snapshot removes it again
+_INSIDE = tuple(os.path.join(os.path.dirname(str(part.__file__)), "") for part in (checks, torch))
 
 
 def keep_ratios(optimizer: torch.optim.Optimizer, schedule: Schedule) -> list[Schedule]:
@@ -64,13 +68,75 @@ def ratios(groups: Sequence[Group]) -> list[float]:
 def checked_optimizer(value: object) -> torch.optim.Optimizer:
     """An optimizer."""
     if not isinstance(value, torch.optim.Optimizer):
-        raise TypeError(f"`optimizer` must be a torch.optim.Optimizer. Received: {value!r}.")
+        checks.fail(TypeError, "optimizer", "a torch.optim.Optimizer", value)
     return value
+
+
+def tell(message: str) -> None:
+    """Warns at the line of the user that has led here.
+
+    Python shows a warning once for each line. This one is shown each time, since another training may run through the
+    same line. So the caller sees to it that it comes once.
+    """
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_INSIDE):
+        frame = frame.f_back
+    module = frame.f_globals.get("__name__")
+    warnings.warn_explicit(message, UserWarning, frame.f_code.co_filename, frame.f_lineno, module, registry={})
 
 
 def mark_as_tested(optimizer: torch.optim.Optimizer) -> None:
     """Says that a range test trains this optimizer now, so its updates are not those of the training."""
-    setattr(optimizer, _TESTED, True)
+    for own in nested(optimizer):
+        setattr(own, _TESTED, True)
+
+
+def is_tested(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether a range test trains this optimizer now."""
+    return hasattr(optimizer, _TESTED)
+
+
+def held(optimizer: torch.optim.Optimizer) -> list[torch.optim.Optimizer]:
+    """The optimizers that an optimizer holds, as SAM and Lookahead do, also in lists and dicts."""
+    found: list[torch.optim.Optimizer] = []
+    met: set[int] = {id(optimizer)}
+    waiting: list[Any] = [
+        value for name, value in vars(optimizer).items() if name not in ("state", "param_groups", "defaults")
+    ]
+    while waiting:
+        value = waiting.pop(0)
+        if id(value) in met or not isinstance(value, torch.optim.Optimizer | list | tuple | dict):
+            continue
+        met.add(id(value))
+        if isinstance(value, torch.optim.Optimizer):
+            found.append(value)
+        else:
+            waiting += value.values() if isinstance(value, dict) else value
+    return found
+
+
+def nested(optimizer: torch.optim.Optimizer) -> list[torch.optim.Optimizer]:
+    """An optimizer and all that it holds, and these hold."""
+    found: list[torch.optim.Optimizer] = []
+    waiting = [optimizer]
+    while waiting:
+        own = waiting.pop(0)
+        if not any(own is other for other in found):
+            found.append(own)
+            waiting += held(own)
+    return found
+
+
+def making_updates(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """The optimizer whose ``step`` makes the updates of ``optimizer``: its own, or that of the one that it holds.
+
+    Accelerate's wrapper has no hooks of its own. With SAM, one may call ``first_step`` and ``second_step``, and never
+    ``step``.
+    """
+    chain = [optimizer]
+    while len(inner := held(chain[-1])) == 1 and inner[0] not in chain:
+        chain += inner
+    return next((own for own in reversed(chain) if hasattr(own, "_optimizer_step_post_hooks")), optimizer)
 
 
 class Plan:
@@ -96,17 +162,16 @@ class Plan:
         self._keys: list[str | None] = []  # of the momentum of each group, None where it is off
         rates = dict.fromkeys(float(group["lr"]) for group in groups)
         if isinstance(self.schedule, Schedule) and len(rates) > 1:
-            warnings.warn(
+            tell(
                 f"one schedule replaces the different rates of the groups: {', '.join(map(repr, rates))}. To keep "
-                "their ratios, pass `clr.torch.keep_ratios(optimizer, schedule)`",
-                stacklevel=4,
+                "their ratios, pass `clr.torch.keep_ratios(optimizer, schedule)`"
             )
         self._meet(groups)
         if self.momentum is not None and not any(self._keys):
             keys = {key for group in groups for key in ("momentum", "betas") if key in group}
             if not keys:
                 raise ValueError(f"`momentum` needs an optimizer that has one. Received: {type(optimizer).__name__}.")
-            warnings.warn("the momentum of the optimizer is off (0), and stays so", stacklevel=4)
+            tell("the momentum of the optimizer is off (0), and stays so")
 
     def apply(self, groups: list[Group], step: int) -> None:
         """Writes the values of ``step`` into the groups."""
@@ -148,18 +213,31 @@ class Plan:
             float(group["lr"]) if own is None else own._at(step) for own, group in zip(schedules, groups, strict=True)
         ]
 
+    def momenta(self, groups: list[Group], step: int) -> list[float | None]:
+        """The momenta of ``step``, of each group, None where it has none."""
+        step -= step == self._error_at
+        keys = [*self._keys, *map(_momentum_key, groups[len(self._keys) :])]
+        schedules = [_of(self.momentum, number, group) for number, group in enumerate(groups)]
+        return [
+            _momentum(group) if own is None or key is None else own._at(step)
+            for own, group, key in zip(schedules, groups, keys, strict=False)
+        ]
+
     def are_applied(self, groups: list[Group], step: int) -> bool:
-        """Whether the groups have the rates of ``step``, and nobody has written others."""
-        return all(_holds(group["lr"], rate) for group, rate in zip(groups, self.rates(groups, step), strict=True))
+        """Whether the groups have the rates and momenta of ``step``, and nobody has written others."""
+        values = zip(groups, self.rates(groups, step), self.momenta(groups, step), strict=True)
+        return all(
+            _holds(group["lr"], rate) and (momentum is None or _holds(_momentum_of(group), momentum))
+            for group, rate, momentum in values
+        )
 
     def tell_end(self, optimizer: torch.optim.Optimizer) -> None:
         """Warns, once, that the training has made an update past the end of the schedule."""
-        if not self._told and not hasattr(optimizer, _TESTED):
+        if not self._told and not is_tested(optimizer):
             self._told = True
-            warnings.warn(
+            tell(
                 f"the training goes on after the {self.end} steps of its schedule, at the last rate. To say that this "
-                'is wanted, use `schedule.after_end("hold")`',
-                stacklevel=3,
+                'is wanted, use `schedule.after_end("hold")`'
             )
 
     def plain(self) -> dict[str, Any]:
@@ -168,19 +246,16 @@ class Plan:
 
     def compare(self, state: Mapping[str, object]) -> None:
         """Warns if a saved state has other schedules."""
-        for name, own in self.plain().items():
-            if state.get(name) != own:
-                warnings.warn(
-                    f"the state was saved with another {name}, {state.get(name)!r}; it goes on with {own!r}",
-                    stacklevel=3,
-                )
+        for name, own in (("schedule", self.schedule), ("momentum", self.momentum)):
+            if not _same(own, state.get(name)):
+                tell(f"the state was saved with another {name}, {state.get(name)!r}; it goes on with {_plain(own)!r}")
 
     def _meet(self, groups: list[Group]) -> None:
         """Looks at the groups that are new: whether they have a schedule, a momentum, and tensors of their own."""
         seen = {id(tensor) for group in groups[: len(self._keys)] for tensor in _tensors(group)}
         for number, group in enumerate(groups[len(self._keys) :], start=len(self._keys)):
             if isinstance(self.schedule, dict) and group.get("name") not in self.schedule:
-                warnings.warn(f"group {number} keeps its rate: no schedule has its name", stacklevel=4)
+                tell(f"group {number} keeps its rate: no schedule has its name")
             self._keys.append(_momentum_key(group))
             if any(id(tensor) in seen for tensor in _tensors(group)):
                 group["lr"] = _own(group["lr"], seen)
@@ -198,10 +273,27 @@ def was_skipped(optimizer: torch.optim.Optimizer) -> bool:
     return found_inf is not None and bool(float(found_inf))
 
 
+def is_dummy(groups: list[Group]) -> bool:
+    """Whether an update was none: PyTorch's distributed checkpoints make one at rate 0 and with gradients of 0."""
+    for group in groups:
+        lr = group["lr"]
+        if isinstance(lr, torch.Tensor) and lr.device.type != "cpu":  # theirs is on the CPU; to ask others takes time
+            return False
+        if lr != 0:
+            return False
+    gradients = [part.grad for group in groups for part in group["params"] if part.requires_grad]
+    return bool(gradients) and all(
+        gradient is not None and not gradient.is_sparse and not gradient.any() for gradient in gradients
+    )
+
+
 def _checked(name: str, schedules: object, groups: list[Group]) -> Any:
     """A schedule, or a list or a dict of them that fits the groups."""
     if isinstance(schedules, Mapping):
         names = {group.get("name") for group in groups}
+        if names == {None}:
+            rule = 'one schedule, or a list with one for each group, where the groups have no "name"'
+            checks.fail(ValueError, name, rule, schedules)
         if unknown := set(schedules) - names:
             raise ValueError(f"`{name}` has names that no group has: {_listed(unknown)}.")
         if missing := names - set(schedules):
@@ -240,9 +332,14 @@ def _parts(schedules: Any) -> list[Any]:
 
 def _error_at(schedule: Schedule | None) -> float:
     """The step at which a schedule raises, because of ``after_end("error")``."""
-    while isinstance(schedule, OfOne):
+    before = 0
+    while isinstance(schedule, OfOne | Join):
+        if isinstance(schedule, Join):
+            before += schedule._starts[-1]
+            schedule = schedule.schedules[-1]
+            continue
         if isinstance(schedule, AfterEnd) and schedule.rule == "error":
-            return schedule.total_steps or math.inf
+            return math.inf if schedule.total_steps is None else before + schedule.total_steps
         schedule = schedule.schedule
     return math.inf
 
@@ -267,6 +364,20 @@ def _plain(schedules: Any) -> Any:
         return None if schedules is None else schedules.to_dict()
     except ValueError:
         return schedules.describe()
+
+
+def _same(own: Any, saved: object) -> bool:
+    """Whether schedules are those that were saved, in whatever form their numbers are."""
+    if isinstance(own, list):
+        return isinstance(saved, list) and len(saved) == len(own) and all(map(_same, own, saved))
+    if isinstance(own, dict):
+        return isinstance(saved, dict) and saved.keys() == own.keys() and all(_same(own[k], saved[k]) for k in own)
+    if _plain(own) == saved:
+        return True
+    try:
+        return own is not None and isinstance(saved, Mapping) and from_dict(saved) == own
+    except (TypeError, ValueError):
+        return False
 
 
 def write(group: Group, key: str, value: float) -> None:
@@ -294,11 +405,19 @@ def _write_momentum(group: Group, value: float) -> None:
         group["betas"] = (value, *betas[1:])
 
 
+def _momentum_of(group: Group) -> Any:
+    """The momentum of a group as it stands there, None if it has none."""
+    return group["betas"][0] if "betas" in group else group.get("momentum")
+
+
+def _momentum(group: Group) -> float | None:
+    value = _momentum_of(group)
+    return None if value is None else float(value)
+
+
 def _momentum_key(group: Group) -> str | None:
     """Where the momentum of a group is, unless it is off."""
-    key = "betas" if "betas" in group else "momentum"
-    value = group[key][0] if key == "betas" else group.get(key, 0.0)
-    return key if float(value) else None
+    return ("betas" if "betas" in group else "momentum") if _momentum(group) else None
 
 
 def _tensors(group: Group) -> list[torch.Tensor]:

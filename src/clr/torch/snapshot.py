@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Sampler
 
 from clr.finder.transaction import put_back, random_state, seed_random, uninterrupted
+from clr.torch.groups import nested
 
 Key = TypeVar("Key")
 _LOADERS = ("sampler", "batch_sampler", "loader", "_loader", "dataloader", "_dataloader")  # of a loader or a wrapper
@@ -43,7 +44,7 @@ class Snapshot:
         self.parameters = list({id(part): part for part in chain(in_modules, in_groups)}.values())
         self._modules = Modules(modules, self.parameters, device)
         self._weights = Copy(self.parameters, device)
-        self._optimizers = [_Optimizer(own, self.parameters, device) for own in _nested(optimizer)]
+        self._optimizers = [_Optimizer(own, self.parameters, device) for own in nested(optimizer)]
         self._scaler = scaler
         self._scaling = None if scaler is None else Copy(vars(scaler), device)
         self._also = [(thing, copy.deepcopy(thing.state_dict())) for thing in also]
@@ -270,18 +271,6 @@ def _own_generators(loader: object) -> list[torch.Generator]:
             elif (isinstance(value, DataLoader | Sampler) or name in _LOADERS) and id(value) not in met:
                 waiting.append(value)
     return list(found.values())
-
-
-def _nested(optimizer: torch.optim.Optimizer) -> list[torch.optim.Optimizer]:
-    """An optimizer and those that it holds, as SAM and Lookahead do."""
-    found: list[torch.optim.Optimizer] = []
-    waiting = [optimizer]
-    while waiting:
-        own = waiting.pop()
-        if not any(own is other for other in found):
-            found.append(own)
-            waiting += [value for value in vars(own).values() if isinstance(value, torch.optim.Optimizer)]
-    return found
 
 
 def _tensors_in(attributes: Mapping[str, object]) -> dict[str, torch.Tensor]:
