@@ -96,7 +96,8 @@ def trace(model: Any) -> dict[str, Any]:
         result["torch"] = sys.modules["torch"].get_rng_state().numpy().tobytes()
     if BACKEND == "torch":
         result["gradients"] = [id(part.grad) for part in model.parameters()]
-        result["modes"] = [part.training for part in model.modules()]
+        # Not those of the containers of parameters, which Keras replaces as it trains.
+        result["modes"] = [part.training for part in model.modules() if isinstance(part, layers.Layer)]
     return result
 
 

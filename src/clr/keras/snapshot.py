@@ -37,6 +37,9 @@ class Snapshot:
             found.append(self._generator.state)
         variables = {id(variable): variable for variable in found}.values()
         self._copies = [(cell, _content(cell)) for variable in variables for cell in _cells(variable)]
+        self._trainable = [
+            (part, part.trainable) for part in (*model._flatten_layers(), *found) if hasattr(part, "trainable")
+        ]
         self._modules: Any = None
         if BACKEND == "torch":
             from clr.torch.snapshot import Modules
@@ -70,6 +73,9 @@ class Snapshot:
             self._modules.restore_gradients()
 
     def _restore_notes(self) -> None:
+        for part, trainable in self._trainable:
+            if part.trainable != trainable:
+                part.trainable = trainable
         vars(self._model).update(self._notes)
         global_state.set_global_attribute(SEEDS, self._generator)
 

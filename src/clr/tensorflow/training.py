@@ -52,6 +52,8 @@ class Training:
         with tf.variable_creator_scope(self._variables.creator):
             try:
                 interrupts.open()
+                if interrupts.take():
+                    raise KeyboardInterrupt
                 return body()
             finally:
                 interrupts.close()
