@@ -119,7 +119,7 @@ def test_a_ctrl_c_at_any_line_leaves_no_trace(name: str) -> None:
 # An error in odd places
 
 
-def fails() -> None:
+def fails() -> Any:
     raise OSError("on purpose")
 
 
