@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 VERSION = 1
 FACTOR = math.sqrt(10)  # from one rate of a rung to the next
 # The best rate falls with the length of a training, by this power: chosen on tuning tasks, see docs/bounds.md.
-HORIZON = 0.2
-TREND = 0.3  # of the fall of the best rate from rung to rung, how much of it goes on
+HORIZON = 0.15
+TREND = 0.5  # of the fall of the best rate from rung to rung, how much of it goes on
 FARTHEST = 1.5  # decades that both may lower the rate
 SEARCH_STOPS = STOPS | {"completed": "it tried all that it wanted to try", "budget": "its updates were used up"}
 
@@ -108,9 +108,9 @@ class Search:
         """The bounds of a cyclical learning rate for a training of ``total_steps``.
 
         The trials of the last rung give the best rate: the lowest point of the parabola through the winner and its
-        neighbours. A longer training wants a lower one. So the rate is lowered by the power 0.2 of how much longer the
-        training is, and by three tenths of the fall from one rung to the next, if it has fallen. That is the upper
-        bound; the lower one is a tenth of it.
+        neighbours. A longer training wants a lower one. So the rate is lowered by the power 0.15 of how much longer the
+        training is; and where the best rate has fallen from one rung to the next, half of that fall goes on. That is
+        the upper bound; the lower one is a tenth of it.
 
         Raises:
             NoBoundsError: No trial was better than no training at all. The error says what to change.
