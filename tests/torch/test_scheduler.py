@@ -283,7 +283,11 @@ def test_an_end_that_is_meant_or_not_passed_says_nothing(drive: str) -> None:
         ((SCHEDULE, {"b": MOMENTUM}), ValueError, r"`momentum` must have an entry for each group, .* Missing: 'a'\."),
         ((SCHEDULE, 0.9), TypeError, r"`momentum` must be a schedule\. Received: 0\.9\."),
         ((SCHEDULE, SCHEDULE), ValueError, r"`momentum` must be a number from 0 to below 1\. Received: clr\.triang.*"),
-        ((SCHEDULE, None, -2), ValueError, r"`last_epoch` must be -1, or a whole number of steps, 0 or more\. Received: -2\."),
+        (
+            (SCHEDULE, None, -2),
+            ValueError,
+            r"`last_epoch` must be -1, or a whole number of steps, 0 or more\. Received: -2\.",
+        ),
     ],
 )
 def test_bad_arguments(arguments: Any, error: type[Exception], message: str) -> None:
@@ -502,98 +506,6 @@ def test_in_a_chain() -> None:
         optimizer.step()
         chain.step()
     assert chain.get_last_lr() == [rate(6), rate(6, "other")]
-
-
-# The follower
-
-
-def test_the_rate_follows_the_optimizer_s_updates() -> None:
-    weight = torch.zeros(1, dtype=torch.float64, requires_grad=True)
-    optimizer = optim.SGD([weight], lr=9.0)
-    follower = clr.torch.Follower(optimizer, SCHEDULE)
-    sum_of_rates = Fraction(0)
-    for update in range(20):
-        assert (follower.updates, follower.get_next_lr(), applied(optimizer)) == (
-            update,
-            [rate(update)],
-            [rate(update)],
-        )
-        weight.grad = torch.ones_like(weight)
-        optimizer.step()
-        assert follower.get_last_lr() == [rate(update)]
-        sum_of_rates += Fraction(rate(update))
-    assert float(weight.detach()) == -sum_of_rates
-
-
-def test_accumulated_gradients_are_one_update() -> None:
-    weight = torch.zeros(1, requires_grad=True)
-    optimizer = optim.SGD([weight], lr=9.0, momentum=0.9)
-    follower = clr.torch.Follower(optimizer, SCHEDULE, MOMENTUM)
-    for batch in range(12):
-        (weight * 2).sum().backward()
-        if batch % 4 == 3:
-            optimizer.step()
-            optimizer.zero_grad()
-    assert follower.updates == 3
-    assert (applied(optimizer), applied_momentum(optimizer)) == ([rate(3)], [momentum(3)])
-
-
-@pytest.mark.parametrize("fused", [False, True])
-def test_updates_that_a_scaler_skips_do_not_count(fused: bool) -> None:
-    weight = torch.zeros(1, requires_grad=True)
-    optimizer = optim.Adam([weight], lr=9.0, fused=fused)
-    follower = clr.torch.Follower(optimizer, SCHEDULE)
-    scaler = torch.amp.GradScaler(device="cpu", init_scale=2.0**10, growth_interval=1000)
-    counts = []
-    for factor in (1.0, float("inf"), 1.0, float("inf"), float("inf"), 1.0):
-        optimizer.zero_grad()
-        scaler.scale((weight * factor).sum()).backward()
-        scaler.step(optimizer)
-        scaler.update()
-        counts.append(follower.updates)
-    assert counts == [1, 1, 2, 2, 2, 3]
-    assert applied(optimizer) == [rate(3)]
-
-
-@pytest.mark.parametrize("order", ["follower first", "state first"])
-def test_the_count_travels_in_the_optimizer_s_state(order: str) -> None:
-    optimizer = groups("a", "b", momentum=0.9)
-    clr.torch.Follower(optimizer, [SCHEDULE, OTHER], MOMENTUM)
-    for _ in range(5):
-        optimizer.step()
-    state = saved(optimizer.state_dict())
-    fresh = groups("a", "b", momentum=0.9)
-    if order == "state first":
-        fresh.load_state_dict(state)
-    follower = clr.torch.Follower(fresh, [SCHEDULE, OTHER], MOMENTUM)
-    if order == "follower first":
-        fresh.load_state_dict(state)
-    assert follower.updates == 5
-    fresh.step()
-    assert (follower.updates, applied(fresh)) == (6, [rate(6), rate(6, "other")])
-    assert applied_momentum(fresh) == [momentum(6)] * 2
-
-
-def test_a_state_without_a_count_says_so() -> None:
-    state = sgd().state_dict()
-    optimizer = sgd()
-    follower = clr.torch.Follower(optimizer, SCHEDULE)
-    optimizer.step()
-    with pytest.warns(UserWarning, match=r"^the state has no count of updates; it goes on from 1$"):
-        optimizer.load_state_dict(state)
-    assert (follower.updates, applied(optimizer)) == (1, [rate(1)])
-
-
-def test_a_removed_follower_leaves_the_optimizer_alone() -> None:
-    optimizer = sgd()
-    follower = clr.torch.Follower(optimizer, SCHEDULE)
-    follower.remove()
-    optimizer.step()
-    assert (follower.updates, applied(optimizer)) == (0, [rate(0)])
-    del optimizer
-    gc.collect()
-    with pytest.raises(ReferenceError, match=r"^the optimizer of this follower is gone$"):
-        follower.get_next_lr()
 
 
 # Resuming in another process

@@ -5,7 +5,18 @@ import weakref
 import torch
 
 from clr import checks
-from clr.torch.groups import Group, Plan, Schedules, is_dummy, is_tested, making_updates, nested, tell, was_skipped
+from clr.torch.groups import (
+    Group,
+    Plan,
+    Schedules,
+    has_hooks,
+    is_dummy,
+    is_tested,
+    making_updates,
+    nested,
+    tell,
+    was_skipped,
+)
 
 _COUNT = "clr_updates"  # the key of a group in which the count of updates travels
 Mark = tuple[object, int | None]  # a rate, and how often it was written to if it is a tensor
@@ -56,9 +67,9 @@ class Follower:
         self._others: list[float] | None = None  # the rates of the last update, where they were not those of the plan
         self._told = False
         own = making_updates(optimizer)
-        if not hasattr(own, "_optimizer_step_post_hooks"):
+        if not has_hooks(own):
             checks.fail(TypeError, "optimizer", "one that tells of its updates by hooks, as PyTorch's do", optimizer)
-        loading = [part for part in nested(optimizer) if hasattr(part, "_optimizer_load_state_dict_post_hooks")]
+        loading = filter(has_hooks, nested(optimizer))
         hooks = [getattr(hook, "__self__", None) for hook in own._optimizer_step_post_hooks.values()]
         before = [other for other in hooks if isinstance(other, Follower)]
         for other in before:

@@ -133,10 +133,19 @@ def making_updates(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     Accelerate's wrapper has no hooks of its own. With SAM, one may call ``first_step`` and ``second_step``, and never
     ``step``.
     """
-    chain = [optimizer]
-    while len(inner := held(chain[-1])) == 1 and inner[0] not in chain:
-        chain += inner
-    return next((own for own in reversed(chain) if hasattr(own, "_optimizer_step_post_hooks")), optimizer)
+    own, met = optimizer, [optimizer]
+    while len(inner := held(own)) == 1 and inner[0] not in met:
+        same = [id(group) for group in inner[0].param_groups] == [id(group) for group in own.param_groups]
+        if not same and has_hooks(own):  # such as ZeroRedundancyOptimizer, which copies them before and after an update
+            break
+        own = inner[0]
+        met.append(own)
+    return next((own for own in reversed(met) if has_hooks(own)), optimizer)
+
+
+def has_hooks(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether an optimizer tells of its updates. One that was made without the constructor of PyTorch's does not."""
+    return hasattr(optimizer, "_optimizer_step_post_hooks")
 
 
 class Plan:

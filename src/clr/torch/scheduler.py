@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from clr import checks
-from clr.torch.groups import Plan, Schedules, is_dummy, is_tested, making_updates, tell, was_skipped
+from clr.torch.groups import Plan, Schedules, has_hooks, is_dummy, is_tested, making_updates, tell, was_skipped
 
 _IN_A_ROW = 3  # so many updates with two calls of `step()` each are no accident
 
@@ -188,9 +188,10 @@ class Pace:
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
         self.updates, self.before, self.known, self.told = 0, 0, False, False
         self._twice_at, self._row = -1, 0  # the last update with two calls after it, and how many there were in a row
-        self._optimizer = weakref.ref(making_updates(optimizer))
-        if hasattr(self._optimizer(), "_optimizer_step_post_hooks"):
-            making_updates(optimizer).register_step_post_hook(partial(_count, weakref.ref(self)))
+        own = making_updates(optimizer)
+        self._optimizer = weakref.ref(own)
+        if has_hooks(own):
+            own.register_step_post_hook(partial(_count, weakref.ref(self)))
 
     def problem(self) -> str | None:
         """What is wrong with the pace of a call after no update or after several, if that is certain."""
@@ -243,5 +244,5 @@ def _watch_end(scheduler: LRScheduler) -> None:
             own._plan.tell_end(optimizer)
 
     own = making_updates(scheduler.optimizer)
-    if hasattr(own, "_optimizer_step_post_hooks"):
+    if has_hooks(own):
         own.register_step_post_hook(after_update)
