@@ -89,9 +89,7 @@ def test_bad_steps_are_refused_and_nothing_is_opened(steps: Any, error: type[Exc
 
 
 def test_what_no_axis_holds_is_refused() -> None:
-    with pytest.raises(
-        ValueError, match=r"^`steps` must be a number of steps below 2\*\*63\. Received: 9223372036854775808"
-    ):
+    with pytest.raises(ValueError, match=r"^`steps` must be .*below 2\*\*63\. Received: 9223372036854775808"):
         clr.triangular(0.25, 1.25, 4).plot(2**63)
     with pytest.raises(
         ValueError, match=r"^a schedule with a rate above 1e\+300 has no picture\. Received: clr\.constant"
