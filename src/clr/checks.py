@@ -30,6 +30,7 @@ RULES = {
     "scale": "a function that returns a number from 0 to 1",
     "step": "a whole number of steps, 0 or more",
     "far_step": "a number of steps below 2**63",
+    "far": "below 2**63",
     "most_steps": "at most 2**53 steps",
     "text": "a text",
     "dtype": "a floating dtype",
@@ -259,9 +260,12 @@ def _bounded(name: str, value: object, steps: int) -> int:
 def _integer(name: str, value: object, rule: str, least: int) -> int:
     if not (is_real(value) and isinstance(value, Integral)):
         fail(TypeError, name, rule, value)
-    if value < least:
+    result = int(value)
+    if result < least:
         fail(ValueError, name, rule, value)
-    return int(value)
+    if result >= 2**63:
+        fail(ValueError, name, "far", value)
+    return result
 
 
 def flag(name: str, value: object) -> bool:

@@ -25,9 +25,9 @@ def from_dict(data: Mapping[str, Any]) -> Schedule | RangeTest | Search:
     True
     """
     kind = checks.mapping("data", data).get("kind")
-    if kind == "range_test":
-        return RangeTest.from_dict(data)
-    return Search.from_dict(data) if kind == "search" else serialize.from_dict(data)
+    if isinstance(kind, str) and kind in ("range_test", "search"):  # an array would be equal to it and unequal
+        return RangeTest.from_dict(data) if kind == "range_test" else Search.from_dict(data)
+    return serialize.from_dict(data)
 
 
 def from_json(text: str) -> Schedule | RangeTest | Search:

@@ -28,7 +28,8 @@ class Jax64:
 
     @classmethod
     def steps(cls, value: jax.Array, name: str) -> jax.Array:
-        if not (jnp.issubdtype(value.dtype, jnp.integer) or jnp.issubdtype(value.dtype, jnp.floating)):
+        is_number = jnp.issubdtype(value.dtype, jnp.integer) or jnp.issubdtype(value.dtype, jnp.floating)
+        if not (isinstance(value, jax.Array) and is_number):
             checks.fail(TypeError, name, "step", value)
         return jnp.maximum(value.astype(cls.integer), 0)
 

@@ -12,7 +12,7 @@ from clr.arrays.numpy import Numbers, NumPy
 
 
 def _tensor(value: tf.Tensor, name: str) -> tf.Tensor:
-    if isinstance(value, tf.RaggedTensor | tf.SparseTensor):
+    if isinstance(value, tf.RaggedTensor | tf.SparseTensor | tf.TypeSpec):
         checks.fail(TypeError, name, "step", value)
     result = tf.convert_to_tensor(value)
     if not (result.dtype.is_integer or result.dtype.is_floating):

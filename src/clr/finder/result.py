@@ -2,7 +2,6 @@
 
 import json
 import math
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -416,22 +415,25 @@ def growing(name: str, values: Sequence[object]) -> tuple[float, ...]:
 def scalar(value: Any) -> float:
     """A number, or an array of one element of any framework, as a float. Anything else is a TypeError."""
     try:
-        if isinstance(value, str | bytes | bool):
-            raise TypeError
         if not hasattr(value, "item") and hasattr(value, "numpy"):  # of TensorFlow
             value = value.numpy()
         number = value.item() if hasattr(value, "item") else value
-        if isinstance(number, int) and abs(number) > sys.float_info.max:
-            return math.copysign(math.inf, number)
+        if isinstance(number, str | bytes | bool) or getattr(getattr(value, "dtype", None), "kind", "") == "m":
+            raise TypeError
         return float(number)
+    except OverflowError:  # an integer or fraction beyond all floats
+        return math.inf if number > 0 else -math.inf
     except (TypeError, ValueError, RuntimeError, AttributeError):
         raise TypeError(f"not a number, nor an array of one element: {checks.shown(value)}") from None
 
 
-def _iterated(name: str, values: Iterable[object]) -> list[object]:
-    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
-        checks.fail(TypeError, name, "numbers in order", values)
-    return list(values)
+def _iterated(name: str, values: object) -> list[object]:
+    if isinstance(values, Iterable) and not isinstance(values, str | bytes):
+        try:
+            return list(values)
+        except TypeError:  # of an array of no dimensions
+            pass
+    checks.fail(TypeError, name, "numbers in order", values)
 
 
 def _entry(name: str, value: object) -> float:

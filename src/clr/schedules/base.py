@@ -292,7 +292,7 @@ def _check_dtype(xp: Arrays[Any], dtype: object) -> None:
         )
     try:
         is_floating = xp.is_floating(dtype)
-    except (AttributeError, TypeError, ValueError):  # it is no dtype
+    except Exception:  # it is no dtype at all
         is_floating = False
     checks.floating(is_floating, dtype)
 

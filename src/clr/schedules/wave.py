@@ -118,7 +118,10 @@ class Wave:
             elif is_root:
                 # The way that is left is located too: nothing of 1.0 - height / turn is exact near the top.
                 top, above = tops[search(starts, place)]
-                left = abs((place - top + above if exact else xp.distance(place, top, above)) / turn)
+                try:
+                    left = abs((place - top + above if exact else xp.distance(place, top, above)) / turn)
+                except OverflowError:
+                    left = 0.0
                 height = height / turn / (xp.sqrt(left) + 1.0)
             rise = height * gain
             # Scale.
@@ -276,9 +279,8 @@ def path(legs: Iterable[Leg], slopes_per_cycle: int, shape: str, ends: bool = Tr
         rows.append(row)
     starts.append(_inner(end, parts, 1))
     if ends:
-        rows.append(
-            Row(len(rows) // slopes_per_cycle, starts[-1], 0.0, after, after, *kind(Fraction(0), Fraction(1), 1))
-        )
+        still = 0.0, 0.0, 0.0 if shape == "linear" else 1.0
+        rows.append(Row(len(rows) // slopes_per_cycle, starts[-1], 0.0, after, after, *still))
     return Wave(tuple(starts[1:]), tuple(rows), shape)
 
 
