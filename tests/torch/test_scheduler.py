@@ -296,6 +296,11 @@ def test_bad_arguments(arguments: Any, error: type[Exception], message: str) -> 
 
 
 def test_bad_optimizers() -> None:
+    rule = r'^`schedule` must be one schedule, or a list with one for each group, where the groups have no "name"\. Rec'
+    given: Any = ({}, {"a": SCHEDULE}, {None: SCHEDULE})
+    for schedules in given:
+        with pytest.raises(ValueError, match=rule):
+            clr.torch.LRScheduler(sgd(), schedules)
     with pytest.raises(TypeError, match=r"^`optimizer` must be a torch\.optim\.Optimizer\. Received: 3\.$"):
         clr.torch.LRScheduler(3, SCHEDULE)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"^`momentum` needs an optimizer that has one\. Received: Adagrad\.$"):
@@ -579,3 +584,329 @@ def test_a_schedule_that_ends_in_an_error_lets_its_last_update_be_made() -> None
         assert applied == [1.0, 0.5, 0.0]
         with pytest.raises(ValueError, match="`step` must be below 3, where the schedule ends"):
             optimizer.step(), getattr(driver, "step", lambda: None)()
+
+
+# The pace
+
+OUT_OF_STEP = r"^the rate is out of step with the training: `step\(\)` of LRScheduler is called "
+
+
+def update(optimizer: Any, gradient: float = 1.0) -> None:
+    for group in optimizer.param_groups:
+        for part in group["params"]:
+            part.grad = torch.full_like(part, gradient)
+    optimizer.step()
+
+
+@pytest.mark.parametrize("tensor", [False, True])
+def test_a_step_after_several_updates_is_told_of_once(tensor: bool) -> None:
+    optimizer = sgd(lr=torch.tensor(9.0) if tensor else 9.0)
+    scheduler = clr.torch.LRScheduler(optimizer, SCHEDULE)
+    for epoch in range(5):
+        for _ in range(3):
+            update(optimizer)
+        if epoch == 1:  # for the first step may come late
+            with pytest.warns(UserWarning, match=OUT_OF_STEP + r"once after 3 updates\. Call it once after each upd"):
+                scheduler.step()
+        else:
+            scheduler.step()
+    assert scheduler.get_last_lr() == [rate(5)]
+
+
+@pytest.mark.parametrize("steps", [2, 4])
+@pytest.mark.parametrize("backward", ["none", "each"])
+def test_several_steps_after_each_update_are_told_of_once(steps: int, backward: str) -> None:
+    optimizer = sgd()
+    scheduler = clr.torch.LRScheduler(optimizer, SCHEDULE)
+
+    def train(updates: int) -> None:
+        for _ in range(updates):
+            update(optimizer)
+            for _ in range(steps):
+                scheduler.step()
+                if backward == "each":  # as with gradients that accumulate, and a step for each batch
+                    (optimizer.param_groups[0]["params"][0] * 2).sum().backward()
+
+    train(2)
+    with pytest.warns(UserWarning, match=OUT_OF_STEP + "several times after each update") as told:
+        train(4)
+    assert len(told) == 1
+
+
+def test_a_warning_names_the_line_of_the_user() -> None:
+    optimizer = sgd()
+    scheduler = clr.torch.LRScheduler(optimizer, SCHEDULE)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for _ in range(3):
+            update(optimizer)
+            update(optimizer)
+            scheduler.step()
+    assert [warning.filename for warning in told] == [__file__]
+
+
+@pytest.mark.parametrize("emptied", ["before", "after"])
+@pytest.mark.parametrize("fused", [False, True])
+def test_updates_that_a_scaler_skips_are_in_step(fused: bool, emptied: str) -> None:
+    weight = torch.zeros(1, requires_grad=True)
+    optimizer = optim.Adam([weight], lr=9.0, fused=fused)
+    scheduler = clr.torch.LRScheduler(optimizer, SCHEDULE)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, growth_interval=1)
+    for factor in (1.0, float("inf")) * 6:
+        scaler.scale((weight * factor).sum()).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        if emptied == "before":
+            optimizer.zero_grad()
+        scheduler.step()
+        optimizer.zero_grad()
+    assert scheduler.last_epoch == 12
+
+
+def test_steps_that_are_in_step_in_their_way_say_nothing() -> None:
+    # What is loaded, and what comes before the first step.
+    optimizer = sgd()
+    scheduler = clr.torch.LRScheduler(optimizer, SCHEDULE)
+    for _ in range(3):
+        update(optimizer)
+    scheduler.step()
+    scheduler.load_state_dict(scheduler.state_dict())
+    for _ in range(2):
+        update(optimizer)
+    scheduler.step()
+    # A range test.
+    weight = optimizer.param_groups[0]["params"][0]
+    test = clr.torch.range_test(
+        torch.nn.ParameterList([weight]),
+        optimizer,
+        compute_loss=lambda *_: weight.sum() * 0 + 1,
+        loader=[torch.ones(1)],
+        num_steps=5,
+    )
+    assert len(test.losses) == 5
+    update(optimizer)
+    scheduler.step()
+    # A distributed checkpoint, which makes an update to ask for the state of one without a state.
+    optimizer.zero_grad()
+    checkpoints = pytest.importorskip("torch.distributed.checkpoint.state_dict")
+    checkpoints._init_optim_state(optimizer)
+    update(optimizer)
+    scheduler.step()
+    # Another scheduler, which has its turn.
+    other = schedulers.ConstantLR(optimizer, factor=0.5, total_iters=100)
+    for _ in range(3):
+        update(optimizer)
+        other.step()
+    update(optimizer)
+    scheduler.step()
+    # Several schedulers for one optimizer.
+    both = groups("a", "b")
+    made = [
+        clr.torch.LRScheduler(both, {"a": SCHEDULE, "b": None}),
+        clr.torch.LRScheduler(both, {"a": None, "b": OTHER}),
+    ]
+    for step in range(6):
+        assert applied(both) == [rate(step), rate(step, "other")]
+        update(both)
+        for one in made:
+            one.step()
+
+
+@pytest.mark.usefixtures("_quiet")
+@pytest.mark.parametrize("first", ["ours", "theirs"])
+def test_a_sequence_is_in_step(first: str) -> None:
+    optimizer = sgd(lr=0.05)
+    theirs, ours = schedulers.ExponentialLR(optimizer, 0.9), clr.torch.LRScheduler(optimizer, SCHEDULE)
+    order = [ours, theirs] if first == "ours" else [theirs, ours]
+    sequence = schedulers.SequentialLR(optimizer, order, milestones=[3])
+    for _ in range(9):
+        update(optimizer)
+        sequence.step()
+
+
+def test_compiled_updates_are_not_seen_and_nothing_is_said() -> None:
+    weight = torch.zeros(1, requires_grad=True)
+    optimizer = optim.SGD([weight], lr=torch.tensor(9.0))
+    scheduler = clr.torch.LRScheduler(optimizer, SCHEDULE)
+    update(optimizer)
+    scheduler.step()
+    torch.compiler.reset()
+    compiled = torch.compile(optimizer.step, backend="eager")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="(?!the rate is out of step)")
+        for _ in range(6):
+            weight.grad = torch.ones(1)
+            compiled()
+            scheduler.step()
+    torch.compiler.reset()
+
+
+# Beside ignite
+
+
+@pytest.mark.filterwarnings("ignore:Please make sure to attach scheduler")
+@pytest.mark.parametrize("tensor", [False, True])
+@pytest.mark.parametrize("way", ["plain", "legacy", "warm-up", "warm-up to another rate", "concatenated"])
+def test_ignite_drives_rate_and_momentum_as_those_of_pytorchs_scheduler(way: str, tensor: bool) -> None:
+    engines, handlers = pytest.importorskip("ignite.engine"), pytest.importorskip("ignite.handlers")
+    events = engines.Events
+
+    def handler(scheduler: Any) -> Any:
+        if way in ("plain", "legacy"):
+            return handlers.LRScheduler(scheduler, use_legacy=way == "legacy")
+        if way == "concatenated":
+            before = handlers.LinearCyclicalScheduler(scheduler.optimizer, "lr", 0.5, 1.0, 6)
+            return handlers.ConcatScheduler([before, handlers.LRScheduler(scheduler)], durations=[3])
+        return handlers.create_lr_scheduler_with_warmup(scheduler, 0.0, 3, LOW if way == "warm-up" else 0.75)
+
+    def trained(make: Callable[[Any], Any], resumed_at: int | None) -> Any:
+        seen: list[Any] = []
+
+        def made() -> tuple[Any, Any]:
+            optimizer = sgd(lr=torch.tensor(LOW, dtype=torch.float64) if tensor else LOW, momentum=0.75)
+            return optimizer, handler(make(optimizer))
+
+        def run(optimizer: Any, attached: Any, steps: int) -> None:
+            def train(engine: Any, batch: Any) -> None:
+                seen.append((applied(optimizer), applied_momentum(optimizer)))
+                update(optimizer)
+
+            engine = engines.Engine(train)
+            event = events.ITERATION_COMPLETED if way == "legacy" else events.ITERATION_STARTED
+            engine.add_event_handler(event, attached)
+            engine.run([0] * steps, max_epochs=1)
+
+        optimizer, attached = made()
+        if resumed_at is None:
+            run(optimizer, attached, 12)
+            return seen
+        run(optimizer, attached, resumed_at)
+        states = saved((optimizer.state_dict(), attached.state_dict()))
+        optimizer, attached = made()
+        for part, state in zip((optimizer, attached), states, strict=True):
+            part.load_state_dict(state)
+        run(optimizer, attached, 12 - resumed_at)
+        return seen
+
+    def theirs(optimizer: Any) -> Any:
+        return schedulers.CyclicLR(optimizer, LOW, HIGH, UP, base_momentum=0.5, max_momentum=0.75)
+
+    expected = trained(theirs, None)
+    assert len({momenta[0] for _, momenta in expected}) > 3
+    for resumed_at in (None, 5):
+        found = trained(lambda optimizer: clr.torch.LRScheduler(optimizer, SCHEDULE, MOMENTUM), resumed_at)
+        for (rates, momenta), (their_rates, their_momenta) in zip(found, expected, strict=True):
+            assert rates == pytest.approx(their_rates, rel=1e-12)
+            assert momenta == pytest.approx(their_momenta, rel=1e-12)
+
+
+def test_a_rate_that_is_asked_for_changes_nothing() -> None:
+    optimizer = sgd(momentum=0.9)
+    scheduler = clr.torch.LRScheduler(optimizer, SCHEDULE, MOMENTUM)
+    scheduler.last_epoch = 3
+    assert scheduler.get_lr() == [rate(3)]
+    assert (applied(optimizer), applied_momentum(optimizer)) == ([rate(0)], [momentum(0)])
+    assert scheduler.get_last_momentum() == [momentum(3)]
+
+
+def test_an_end_under_ignite_is_told_of() -> None:
+    engines, handlers = pytest.importorskip("ignite.engine"), pytest.importorskip("ignite.handlers")
+
+    def run(steps: int) -> None:
+        optimizer = sgd()
+        engine = engines.Engine(lambda engine, batch: update(optimizer))
+        scheduler = handlers.LRScheduler(clr.torch.LRScheduler(optimizer, SHORT))
+        engine.add_event_handler(engines.Events.ITERATION_STARTED, scheduler)
+        engine.run([0] * steps, max_epochs=1)
+
+    run(4)
+    with pytest.warns(UserWarning, match=PAST_END) as told:
+        run(8)
+    assert len(told) == 1
+
+
+# Resumed by hand
+
+
+def test_notes_of_pytorchs_schedulers_can_be_set() -> None:
+    optimizer = sgd()
+    scheduler = clr.torch.LRScheduler(optimizer, SCHEDULE)
+    scheduler.last_epoch = 5
+    scheduler._last_lr = [group["lr"] for group in optimizer.param_groups]
+    scheduler.base_lrs = list(scheduler.base_lrs)
+    assert scheduler.get_last_lr() == scheduler._last_lr == [rate(5)]
+    scheduler.step()
+    assert applied(optimizer) == [rate(6)]
+    with pytest.warns(UserWarning, match=r"^`base_lrs` is left at \[0\.25\], the first rates .* Received: \[7\.0\]\.$"):
+        scheduler.base_lrs = [7.0]
+    assert scheduler.base_lrs == [rate(0)]
+
+
+def test_an_equal_schedule_in_another_form_says_nothing() -> None:
+    schedule = clr.triangular(1, 2, 4)
+    saved_by = {"schedule": {**schedule.to_dict(), "base_lr": 1, "max_lr": 2}, "momentum": None, "last_epoch": 3}
+    for own, state in (
+        (clr.triangular(1.0, 2.0, 4.0), saved_by),
+        ([schedule], {**saved_by, "schedule": [saved_by["schedule"]]}),
+        ({"a": schedule}, {**saved_by, "schedule": {"a": saved_by["schedule"]}}),
+    ):
+        scheduler = clr.torch.LRScheduler(groups("a"), own)
+        scheduler.load_state_dict(state)
+        assert scheduler.last_epoch == 3
+        others: Any = ({"clr": 1, "kind": "nothing"}, 5, [], {"a": 5}, {**schedule.to_dict(), "max_lr": 3})
+        for other in others:
+            with pytest.warns(UserWarning, match="^the state was saved with another schedule"):
+                scheduler.load_state_dict({**state, "schedule": other})
+
+
+@pytest.mark.parametrize(
+    ("state", "error", "message"),
+    [
+        (5, TypeError, r"`state_dict` must be a dict with the data that was saved\. Received: 5\."),
+        ({"last_epoch": True}, TypeError, r"`last_epoch` must be -1, or a whole number of .*\. Received: True\."),
+        ({"last_epoch": -2}, ValueError, r"`last_epoch` must be -1, or a whole number of .*\. Received: -2\."),
+    ],
+)
+def test_states_that_make_no_sense(state: Any, error: type[Exception], message: str) -> None:
+    scheduler = clr.torch.LRScheduler(sgd(), SCHEDULE, last_epoch=3)
+    with pytest.raises(error, match=f"^{message}$"):
+        scheduler.load_state_dict(state)
+    assert scheduler.last_epoch == 4
+
+
+def test_a_warning_is_not_swallowed_by_that_of_another_training() -> None:
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("default")
+        for drive in ("LRScheduler", "Follower") * 2:
+            past_end(drive, SHORT, 9)
+        optimizer = sgd()
+        scheduler = clr.torch.LRScheduler(optimizer, SHORT)
+        for _ in range(4):
+            optimizer.step()
+            scheduler.step()
+        for again in (copy.deepcopy(scheduler), pickle.loads(pickle.dumps(scheduler))):
+            again.optimizer.step()
+    assert [str(warning.message)[:30] for warning in told] == ["the training goes on after the"] * 6
+    assert {warning.filename for warning in told} == {__file__}
+
+
+@pytest.mark.parametrize("drive", ["LRScheduler", "Follower"])
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        clr.linear(1.0, 3).after_end("error") * 0.5,
+        clr.join([clr.constant(0.5), clr.linear(1.0, 3).after_end("error")], [2]),
+        clr.warmup(clr.linear(1.0, 3).after_end("error"), 2),
+    ],
+    ids=["multiple", "join", "warmup"],
+)
+def test_an_end_in_an_error_within_other_schedules(schedule: Any, drive: str) -> None:
+    optimizer = sgd()
+    driver = getattr(clr.torch, drive)(optimizer, schedule)
+    step = getattr(driver, "step", lambda: None)
+    for number in range(schedule.total_steps):
+        assert applied(optimizer) == [schedule(number)]
+        optimizer.step()
+        step()
+    with pytest.raises(ValueError, match="must be below"):
+        optimizer.step(), step()

@@ -73,6 +73,7 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
     def _initial_step(self) -> None:
         self._step_count = 1  # which Accelerate counts up
         self.step()
+        self._pace.known = False  # the training may start later than the scheduler is made
 
     def step(self, epoch: int | None = None) -> None:
         """Goes on to the next step, or to step ``epoch``, and writes its rates and momenta."""
