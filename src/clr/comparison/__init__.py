@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from clr import checks
 from clr.comparison.result import Comparison
-from clr.comparison.runs import LARGEST, NAME, REFUSED, Job, Key, Run, versions
+from clr.comparison.runs import NAME, REFUSED, Job, Key, Run, versions
 from clr.comparison.runs import name as named
 from clr.finder.result import RangeTest
 from clr.progress import bar, say
@@ -173,6 +173,6 @@ def compare(
 def _numbers(name: str, values: Any, low: int) -> list[int]:
     check = checks.count if low else checks.whole
     numbers = [check(name, value) for value in (values if isinstance(values, range) else checks.sequence(name, values))]
-    if not numbers or len(set(numbers)) < len(numbers) or max(numbers) > LARGEST:
-        raise ValueError(f"`{name}` must be one or more numbers up to 2**53, each once. Received: {values!r}.")
+    if not numbers or len(set(numbers)) < len(numbers):
+        raise ValueError(f"`{name}` must be one or more numbers, each once. Received: {values!r}.")
     return numbers

@@ -57,7 +57,7 @@ def description(name: str, schedule: object, is_kept: bool) -> str:
     if isinstance(schedule, Schedule):
         with suppress(ValueError):  # its scaling function has no name
             text = schedule.to_json()
-    text = runs.clean(repr(schedule)) if text is None else text
+    text = runs.clean(repr(schedule), "\n\t") if text is None else text
     if is_kept and _UNTOLD.search(text):
         raise ValueError(
             f"schedules[{name!r}] must have a repr that says what it is, so that its runs can be kept: register its "

@@ -13,7 +13,7 @@ from statistics import fmean, median
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from clr import above, checks
-from clr.comparison.runs import Run
+from clr.comparison.runs import Run, clean
 from clr.finder.result import RangeTest
 from clr.saved import from_json
 from clr.schedules.base import Schedule
@@ -25,11 +25,9 @@ if TYPE_CHECKING:
 
 LEVEL, RESAMPLES = 0.95, 10_000
 Interval = tuple[float, float] | None
+Goal = Literal["min", "max"]
 Part = Literal["results", "differences"]
-PARTS = ("results", "differences")
 _MANY = 4  # schedules, above which a person is shown no pair but those with the best constant one
-_LOST = ("diverged", "failed")
-DIFFERENCES = ("schedules", "steps", "seeds", "difference", "95% interval")  # their headings, for a person
 
 
 @dataclass(frozen=True, repr=False)
@@ -50,7 +48,7 @@ class Comparison:
     runs: tuple[Run, ...]
     descriptions: Mapping[tuple[str, int], str]
     metric: str
-    goal: Literal["min", "max"]
+    goal: Goal
     target: float | None
     before: Mapping[str, int] = field(default_factory=dict)
     range_test: RangeTest | None = None
@@ -62,33 +60,27 @@ class Comparison:
         runs: Sequence[Run],
         descriptions: Mapping[tuple[str, int], str],
         metric: str | None = None,
-        goal: Literal["min", "max"] | None = None,
+        goal: Goal | None = None,
         target: float | None = None,
         before: Mapping[str, int] | None = None,
         range_test: RangeTest | None = None,
         origin: Mapping[str, Any] | None = None,
     ) -> Self:
         """The comparison of some runs; what is not given is found as `clr.compare` describes."""
-        names = [name for run in runs for _, metrics in run.records for name in metrics]
+        names = dict.fromkeys(name for run in runs for _, metrics in run.records for name in metrics)
         if metric is None:
-            metric = names[0] if names else "metric"
+            metric = next(iter(names), "metric")
         elif names:
-            checks.choice("metric", metric, dict.fromkeys(names))
+            checks.choice("metric", metric, names)
         if goal is None:
             goal = "min" if any(word in metric.lower() for word in ("loss", "error")) else "max"
         own = (dict(before or {}), range_test, dict(origin or {}))
         bare = cls(tuple(runs), dict(descriptions), metric, goal, target, *own)
-        if target is None and bare.reference is not None:
-            return replace(bare, target=bare.reference[1])
-        return bare
+        return replace(bare, target=bare.reference[1]) if target is None and bare.reference else bare
 
     @classmethod
     def load(
-        cls,
-        file: str | Path,
-        metric: str | None = None,
-        goal: Literal["min", "max"] | None = None,
-        target: float | None = None,
+        cls, file: str | Path, metric: str | None = None, goal: Goal | None = None, target: float | None = None
     ) -> Self:
         """The comparison that `clr.compare` has kept in a file, also while it goes on.
 
@@ -99,7 +91,7 @@ class Comparison:
             target: For which value iterations are counted.
 
         Raises:
-            ValueError: The file is none of a comparison.
+            ValueError: The file is none of a comparison, is damaged, or stays in use by another program.
             OSError: It can not be read.
         """
         from clr.comparison.store import Store
@@ -125,18 +117,14 @@ class Comparison:
     @cached_property
     def reference(self) -> tuple[str, float] | None:
         """The name of the constant schedule that is best at the largest budget, and its mean final metric."""
-        if not self.runs:
-            return None
-        budget = self.budgets[-1]
         found = []
         for name in self.schedules:
-            finals = [self._final(run) for run in self.runs_of(name, budget)]
-            if self._is_constant(name, budget) and finals and all(map(math.isfinite, finals)):
+            schedule = self.schedule(name, self.budgets[-1])
+            finals = [self._final(run) for run in self.runs_of(name, self.budgets[-1])]
+            if schedule and schedule.limits[0] == schedule.limits[1] and finals and all(map(math.isfinite, finals)):
                 found.append((self._sign * fmean(finals), name))
-        if not found:
-            return None
-        best, name = max(found)
-        return name, self._sign * best
+        best, name = max(found, default=(0.0, ""))
+        return (name, self._sign * best) if found else None
 
     def rows(self) -> list[dict[str, Any]]:
         """A row for each schedule and budget.
@@ -147,36 +135,32 @@ class Comparison:
         part of the largest budget ``iterations`` is, both with such intervals too. ``diverged`` and ``failed`` are
         shares of the runs.
         """
-        rows = []
-        for budget in self.budgets:
-            for name in self.schedules:
-                runs = self.runs_of(name, budget)
-                if not runs:
-                    continue
-                whole = [run for run in runs if run.state == "finished" and self.curve(run)]
-                finals, bests = [self._final(run) for run in whole], [self._best(run) for run in whole]
-                counts = [self.iterations(run) for run in runs]
-                middle, largest = median(counts), self.budgets[-1]
-                bounds = interval(counts, median) if math.isfinite(middle) else None
-                rows.append(
-                    {
-                        "schedule": name,
-                        "total_steps": budget,
-                        "seeds": len(runs),
-                        "final": fmean(finals) if finals else math.nan,
-                        "final_interval": interval(finals),
-                        "best": fmean(bests) if bests else math.nan,
-                        "best_interval": interval(bests),
-                        "iterations": middle,
-                        "iterations_interval": bounds,
-                        "reached": sum(map(math.isfinite, counts)) / len(counts),
-                        "ratio": middle / largest,
-                        "ratio_interval": None if bounds is None else (bounds[0] / largest, bounds[1] / largest),
-                        "diverged": sum(run.state == "diverged" for run in runs) / len(runs),
-                        "failed": sum(run.state == "failed" for run in runs) / len(runs),
-                    }
-                )
-        return rows
+        pairs = ((name, budget) for budget in self.budgets for name in self.schedules)
+        return [self._row(name, budget, runs) for name, budget in pairs if (runs := self.runs_of(name, budget))]
+
+    def _row(self, name: str, budget: int, runs: list[Run]) -> dict[str, Any]:
+        whole = [run for run in runs if run.state == "finished" and self.curve(run)]
+        finals = [self._final(run) for run in whole]
+        bests = [self._sign * max(self._sign * value for _, value in self.curve(run)) for run in whole]
+        counts = [self.iterations(run) for run in runs]
+        middle, largest = median(counts), self.budgets[-1]
+        bounds = interval(counts, median) if math.isfinite(middle) else None
+        return {
+            "schedule": name,
+            "total_steps": budget,
+            "seeds": len(runs),
+            "final": fmean(finals) if finals else math.nan,
+            "final_interval": interval(finals),
+            "best": fmean(bests) if bests else math.nan,
+            "best_interval": interval(bests),
+            "iterations": middle,
+            "iterations_interval": bounds,
+            "reached": sum(map(math.isfinite, counts)) / len(counts),
+            "ratio": middle / largest,
+            "ratio_interval": None if bounds is None else (bounds[0] / largest, bounds[1] / largest),
+            "diverged": sum(run.state == "diverged" for run in runs) / len(runs),
+            "failed": sum(run.state == "failed" for run in runs) / len(runs),
+        }
 
     def differences(self, against: str | None = None) -> list[dict[str, Any]]:
         """By how much the final metric of one schedule is above that of another, seed by seed.
@@ -184,38 +168,54 @@ class Comparison:
         Args:
             against: The other; by default each pair is set against each other.
         """
-        if against is not None:
-            checks.choice("against", against, self.schedules)
-        pairs = [(name, other) for other, name in combinations(self.schedules, 2) if against is None] or [
-            (name, str(against)) for name in self.schedules if name != against
-        ]
+        if against is None:
+            pairs = [(name, other) for other, name in combinations(self.schedules, 2)]
+        else:
+            other = checks.choice("against", against, self.schedules)
+            pairs = [(name, other) for name in self.schedules if name != other]
         rows = []
         for budget in self.budgets:
             for name, other in pairs:
                 mine, theirs = ({run.seed: run for run in self.runs_of(which, budget)} for which in (name, other))
-                both = [seed for seed in mine if seed in theirs]
-                values = [self._final(mine[seed]) - self._final(theirs[seed]) for seed in both]
+                values = [self._final(run) - self._final(theirs[seed]) for seed, run in mine.items() if seed in theirs]
                 values = [value for value in values if math.isfinite(value)]
                 if values:
-                    rows.append(
-                        {
-                            "schedule": name,
-                            "against": other,
-                            "total_steps": budget,
-                            "seeds": len(values),
-                            "difference": fmean(values),
-                            "interval": interval(values),
-                        }
-                    )
+                    row = {"schedule": name, "against": other, "total_steps": budget, "seeds": len(values)}
+                    rows.append(row | {"difference": fmean(values), "interval": interval(values)})
         return rows
 
     def iterations(self, run: Run) -> float:
         """The updates until a run reaches the target, infinite if it does not."""
         if self.target is None:
             return math.inf
-        sign = self._sign
-        reached = (step for step, value in self.curve(run) if sign * value >= sign * self.target)
+        reached = (step for step, value in self.curve(run) if self._sign * value >= self._sign * self.target)
         return next(reached, math.inf) + self.before.get(run.schedule, 0)
+
+    def cells(self, part: Part = "results") -> list[list[str]]:
+        """The rows as texts for a person, below a row of headings."""
+        if self._part_is_differences(part):
+            against = self.reference[0] if self.reference and len(self.schedules) > _MANY else None
+            return [["schedules", "steps", "seeds", "difference", "95% interval"]] + [
+                [
+                    clean(f"{row['schedule']} - {row['against']}"),
+                    *(str(row["total_steps"]), str(row["seeds"]), f"{row['difference']:+.4g}"),
+                    "-" if row["interval"] is None else "{:+.4g} to {:+.4g}".format(*row["interval"]),
+                ]
+                for row in self.differences(against)
+            ]
+        rows = self.rows()
+        lost = [state for state in ("diverged", "failed") if any(row[state] for row in rows)]
+        return [["schedule", "steps", "seeds", "final", "best", "iterations", "ratio", *lost]] + [
+            [
+                *(clean(row["schedule"]), str(row["total_steps"]), str(row["seeds"])),
+                _spread(row["final"], row["final_interval"]),
+                _spread(row["best"], row["best_interval"]),
+                _spread(row["iterations"], row["iterations_interval"], "g", "g"),
+                _spread(row["ratio"], row["ratio_interval"], ".2f", ".2f"),
+                *(f"{row[state]:.0%}" if row[state] else "-" for state in lost),
+            ]
+            for row in rows
+        ]
 
     def table(self, part: Part = "results") -> "Table":
         """The rows for a person. Needs rich, which the extra ``cli`` has.
@@ -226,33 +226,24 @@ class Comparison:
         """
         from rich.box import SIMPLE
         from rich.table import Table
+        from rich.text import Text  # in which a name is no markup
 
-        if checks.choice("part", part, PARTS) == "differences":
-            caption = f"Final {self.metric} of a schedule less that of another with the same seed; 95% intervals."
-            result = Table(caption=caption, box=SIMPLE, show_edge=False, pad_edge=False, collapse_padding=True)
-            for heading in DIFFERENCES:
-                result.add_column(heading, justify="left" if heading == "schedules" else "right", overflow="fold")
-            for cells in self.difference_cells():
-                result.add_row(*cells)
-            return result
-        better = "larger" if self.goal == "max" else "smaller"
-        caption = f"{self.metric}: {better} is better; mean over seeds. In parentheses: 95% bootstrap intervals."
-        if self.target is not None:
-            name = f", the mean of {self.reference[0]}" if self.reference and self.reference[1] == self.target else ""
-            caption += f" Iterations: median over seeds until it is {self.target:.4g}{name}."
-        rows = self.rows()
-        lost = [state for state in _LOST if any(row[state] for row in rows)]  # with no room for what has not happened
-        result = Table(caption=caption, box=SIMPLE, show_edge=False, pad_edge=False, collapse_padding=True)
-        short = all(len(name) <= 20 for name in self.schedules)
-        result.add_column("schedule", overflow="fold", no_wrap=short)
-        result.add_column("steps", justify="right", no_wrap=True)
-        result.add_column("seeds", justify="right")
-        for heading in (f"final {self.metric}", "best", "iterations", "ratio", *lost):
-            result.add_column(heading, justify="right", overflow="fold")
-        for budget in self.budgets:
-            result.add_section()
-            for row in (row for row in rows if row["total_steps"] == budget):
-                result.add_row(*self._cells(row, lost))
+        headings, *rows = self.cells(part)
+        caption = f"Final {self.metric} of a schedule less that of another with the same seed; 95% intervals."
+        if part == "results":
+            caption = f"{self._goal_in_words}; mean over seeds. In parentheses: 95% bootstrap intervals."
+            if self.target is not None:
+                of = f", the mean of {self.reference[0]}" if self._is_referred and self.reference else ""
+                caption += f" Iterations: median over seeds until it is {self.target:.4g}{of}."
+        title = Text(clean(caption), style="table.caption", justify="center")
+        result = Table(caption=title, box=SIMPLE, show_edge=False, pad_edge=False, collapse_padding=True)
+        for at, heading in enumerate(headings):
+            fits = all(len(row[at]) <= 20 for row in rows) and at < 2
+            result.add_column(heading, justify="right" if at else "left", overflow="fold", no_wrap=fits)
+        for before, row in zip([None, *rows], rows, strict=False):
+            if before is not None and part == "results" and before[1] != row[1]:
+                result.add_section()
+            result.add_row(*map(Text, row))
         return result
 
     def to_frame(self, part: Part = "results") -> "DataFrame":
@@ -309,38 +300,47 @@ class Comparison:
         return above.plot_comparison(self, ax)  # type: ignore[no-any-return]
 
     def describe(self) -> str:
-        """The comparison in words: what was trained, which schedule is best and by how much, and what was lost.
+        """The comparison in words: which schedule is best, how far the others are from it, and what was lost.
+
+        The difference from the best is a mean over the seeds that both have. A schedule is tied with the best if the
+        95% interval of that difference holds 0.
 
         >>> import clr
         >>> def train(schedule, seed, total_steps):
-        ...     yield total_steps, {"loss": schedule(0) + seed / 10}
+        ...     yield total_steps, {"loss": schedule(0) + seed / 8}
         >>> schedules = {"low": clr.constant(0.25), "high": clr.constant(0.75)}
         >>> print(clr.compare(train, schedules, seeds=2, total_steps=10, workers=0).describe())
-        4 runs of 2 schedules with 2 seeds, by loss (smaller is better).
-        After 10 updates low is best: 0.3 (0.25, 0.35). It is followed by high: 0.8 (0.75, 0.85).
+        4 runs of 2 schedules with 2 seeds. loss: smaller is better.
+        After 10 updates low is best:
+          low: 0.3125 (0.25, 0.375)
+          high: 0.8125 (0.75, 0.875), difference +0.5 (+0.5 to +0.5)
         """
         if not self.runs:
             return "No runs."
         seeds = len({run.seed for run in self.runs})
-        better = "larger" if self.goal == "max" else "smaller"
         lines = [
-            f"{len(self.runs)} runs of {len(self.schedules)} schedules with {seeds} seeds, by {self.metric} "
-            f"({better} is better)."
+            f"{len(self.runs)} runs of {len(self.schedules)} schedules with {seeds} seeds. {clean(self._goal_in_words)}."
         ]
         finished = [row for row in self.rows() if math.isfinite(row["final"])]
         for budget in self.budgets:
-            ranked = sorted(
-                (row for row in finished if row["total_steps"] == budget), key=lambda row: -self._sign * row["final"]
-            )
-            words = [_spread(row["final"], row["final_interval"]) for row in ranked]
-            if words:
-                rest = [f"{row['schedule']}: {text}" for row, text in zip(ranked[1:], words[1:], strict=True)]
-                followed = f" It is followed by {', '.join(rest)}." if rest else ""
-                lines.append(f"After {budget} updates {ranked[0]['schedule']} is best: {words[0]}.{followed}")
-        lost = [run for run in self.runs if run.state != "finished"]
-        if lost:
-            names = ", ".join(dict.fromkeys(run.schedule for run in lost))
-            lines.append(f"{len(lost)} runs diverged or failed: {names}.")
+            ranked = [row for row in finished if row["total_steps"] == budget]
+            ranked.sort(key=lambda row: -self._sign * row["final"])
+            if not ranked:
+                continue
+            best, *others = (row["schedule"] for row in ranked)
+            found = self.differences(best)
+            differences = {row["schedule"]: row for row in found if row["total_steps"] == budget}
+            tied = [best, *(name for name in others if name in differences and _holds_0(differences[name]))]
+            verdict = f"{' and '.join(tied)} are tied for best" if len(tied) > 1 else f"{best} is best"
+            lines.append(f"After {budget} updates {clean(verdict)}:")
+            for row in ranked:
+                words = f"  {clean(row['schedule'])}: {_spread(row['final'], row['final_interval'])}"
+                if difference := differences.get(row["schedule"]):
+                    words += f", difference {difference['difference']:+.4g}"
+                    words += " ({:+.3g} to {:+.3g})".format(*difference["interval"]) if difference["interval"] else ""
+                lines.append(words)
+        if lost := [run.schedule for run in self.runs if run.state != "finished"]:
+            lines.append(f"{len(lost)} runs diverged or failed: {clean(', '.join(dict.fromkeys(lost)))}.")
         return "\n".join(lines)
 
     def __repr__(self) -> str:
@@ -366,50 +366,28 @@ class Comparison:
         """The metric of a run over the updates."""
         return [(step, metrics[self.metric]) for step, metrics in run.records if self.metric in metrics]
 
-    def difference_cells(self) -> list[list[str]]:
-        """The differences as texts, for a person."""
-        against = self.reference[0] if self.reference and len(self.schedules) > _MANY else None
-        return [
-            [
-                f"{row['schedule']} - {row['against']}",
-                str(row["total_steps"]),
-                str(row["seeds"]),
-                f"{row['difference']:+.4g}",
-                "-" if row["interval"] is None else "{:+.4g} to {:+.4g}".format(*row["interval"]),
-            ]
-            for row in self.differences(against)
-        ]
+    def _part_is_differences(self, part: Part) -> bool:
+        return checks.choice("part", part, ("results", "differences")) == "differences"
 
     def _part(self, part: Part) -> list[dict[str, Any]]:
-        return self.differences() if checks.choice("part", part, PARTS) == "differences" else self.rows()
+        return self.differences() if self._part_is_differences(part) else self.rows()
+
+    @property
+    def _goal_in_words(self) -> str:
+        return f"{self.metric}: {'larger' if self.goal == 'max' else 'smaller'} is better"
+
+    @property
+    def _is_referred(self) -> bool:
+        """Whether the target is that of the best constant schedule."""
+        return self.reference is not None and self.reference[1] == self.target
 
     @property
     def _sign(self) -> float:
         return 1.0 if self.goal == "max" else -1.0
 
-    def _is_constant(self, name: str, budget: int) -> bool:
-        schedule = self.schedule(name, budget)
-        return schedule is not None and schedule.limits[0] == schedule.limits[1]
-
     def _final(self, run: Run) -> float:
         curve = self.curve(run)
         return curve[-1][1] if run.state == "finished" and curve else math.nan
-
-    def _best(self, run: Run) -> float:
-        return self._sign * max(self._sign * value for _, value in self.curve(run))
-
-    def _cells(self, row: dict[str, Any], lost: Sequence[str] = _LOST) -> list[str]:
-        """A row as texts."""
-        return [
-            row["schedule"],
-            str(row["total_steps"]),
-            str(row["seeds"]),
-            _spread(row["final"], row["final_interval"]),
-            _spread(row["best"], row["best_interval"]),
-            _spread(row["iterations"], row["iterations_interval"], "g", "g"),
-            _spread(row["ratio"], row["ratio_interval"], ".2f", ".2f"),
-            *(f"{row[state]:.0%}" if row[state] else "-" for state in lost),
-        ]
 
 
 def interval(values: Sequence[float], statistic: Callable[[Sequence[float]], float] = fmean) -> Interval:
@@ -428,6 +406,11 @@ def interval(values: Sequence[float], statistic: Callable[[Sequence[float]], flo
     found.sort()
     tail = (1 - LEVEL) / 2
     return float(found[int(tail * RESAMPLES)]), float(found[int((1 - tail) * RESAMPLES) - 1])
+
+
+def _holds_0(difference: Mapping[str, Any]) -> bool:
+    low, high = difference["interval"] or (difference["difference"],) * 2
+    return bool(low <= 0 <= high)
 
 
 def _spread(value: float, bounds: Interval, form: str = ".4g", bound_form: str = ".3g") -> str:

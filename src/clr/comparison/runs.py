@@ -17,7 +17,6 @@ FRAMEWORKS = ("numpy", "torch", "tensorflow", "keras", "jax", "optax", "sklearn"
 STATES = ("finished", "diverged", "failed")
 REFUSED = "refused"  # the state of a run that ends the comparison, and is not kept
 NAME = "a name of 1 to 100 printable characters, with single spaces between its words"
-LARGEST = 2**53  # of a seed or a number of updates
 _LONGEST = 20_000  # characters of an error
 Key = tuple[str, int, int]
 
@@ -38,7 +37,7 @@ class Job:
 
     def over(self, state: str, error: str | None, records: Any, since: float) -> "Run":
         """Its run."""
-        error = None if error is None else clean(error[-_LONGEST:])
+        error = None if error is None else clean(error[-_LONGEST:], "\n\t")
         return Run(*self.key, state, error, tuple(records), time.perf_counter() - since)
 
 
@@ -82,9 +81,7 @@ def perform(
     state, error = "finished", None
     try:
         for step, metrics in train(job.schedule, job.seed, job.total_steps):
-            at = int(step)
-            if not 0 <= at <= LARGEST:
-                raise ValueError(f"`train` must yield steps from 0 to 2**53. Received: {step!r}.")
+            at = checks.whole("step", int(step))
             values = {name("metric", str(own)): returned_float("train", value) for own, value in metrics.items()}
             if not records and metric is not None and metric not in values:
                 state, error = REFUSED, f"`metric` must be in the first record of `train`, which has {[*values]}."
@@ -111,10 +108,10 @@ def name(argument: str, value: object, rule: str = NAME) -> str:
     return value
 
 
-def clean(text: str) -> str:
+def clean(text: str, kept: str = "") -> str:
     """A text with escapes for what is invisible, moves the cursor, turns the direction or cannot be encoded."""
     return "".join(
-        sign if sign.isprintable() or sign in "\n\t" else sign.encode("unicode_escape").decode() for sign in text
+        sign if sign.isprintable() or sign in kept else sign.encode("unicode_escape").decode() for sign in text
     )
 
 
