@@ -16,11 +16,7 @@ class Samples:
     """Arrays, divided into batches again and again."""
 
     def __init__(self, x: object, y: object, sample_weight: object, batch_size: int, shuffle: bool) -> None:
-        self._arrays = mapped(_array, (x, y, sample_weight))
-        sizes = {len(array) for array in keras.tree.flatten(self._arrays) if array is not None}
-        if len(sizes) != 1:
-            raise ValueError(f"arrays must have the same number of samples. Received: {sorted(sizes)}.")
-        (self._samples,) = sizes
+        self._arrays, self._samples = arrays_of((x, y, sample_weight))
         self._size = min(checks.count("batch_size", batch_size), self._samples)
         self._shuffle = shuffle
         self.seed(0)
@@ -91,6 +87,15 @@ class Replicas:
             return keras.ops.convert_to_tensor(array[start:stop])
 
         return self._strategy.experimental_distribute_values_from_function(part)
+
+
+def arrays_of(data: Any) -> tuple[Any, int]:
+    """The same with NumPy arrays, and how many samples they have."""
+    arrays = mapped(_array, data)
+    sizes = {len(array) for array in keras.tree.flatten(arrays) if array is not None}
+    if len(sizes) != 1:
+        raise ValueError(f"arrays must have the same number of samples. Received: {sorted(sizes)}.")
+    return arrays, sizes.pop()
 
 
 def in_batches(data: object) -> Iterable[Any]:
