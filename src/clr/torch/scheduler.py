@@ -78,14 +78,15 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
     def step(self, epoch: int | None = None) -> None:
         """Goes on to the next step, or to step ``epoch``, and writes its rates and momenta."""
         pace = self._pace
+        updates = pace.updates
         if epoch is not None:
             self.last_epoch = step = checks.step("epoch", epoch)
             pace.known = False
         else:
-            if pace.updates - pace.before != 1:
+            if updates != pace.due and updates:
                 self._check_pace()
             self.last_epoch = step = self.last_epoch + 1
-        pace.before = pace.updates
+        pace.due = updates + 1
         self._plan.apply(self.optimizer.param_groups, step)
         if step >= self._plan.end and not self._watched:
             self._watched = True
@@ -181,13 +182,13 @@ class Pace:
 
     Attributes:
         updates: The updates so far.
-        before: The updates so far at the last call.
-        known: Whether ``before`` is of a call that came in its turn, and not of a first or a loaded step.
+        due: The updates after which the next call is due.
+        known: Whether a call was late or early before, since the first or a loaded step. That one is forgiven.
         told: Whether a problem was told.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
-        self.updates, self.before, self.known, self.told = 0, 0, False, False
+        self.updates, self.due, self.known, self.told = 0, 0, False, False
         self._twice_at, self._row = -1, 0  # the last update with two calls after it, and how many there were in a row
         own = making_updates(optimizer)
         self._optimizer = weakref.ref(own)
@@ -196,11 +197,11 @@ class Pace:
 
     def problem(self) -> str | None:
         """What is wrong with the pace of a call after no update or after several, if that is certain."""
-        since, known, self.known = self.updates - self.before, self.known, True
-        if not known or self.told or not self.updates:
+        late, known, self.known = self.updates - self.due, self.known, True
+        if not known or self.told:
             return None
-        if since > 1:
-            return f"once after {since} updates"
+        if late > 0:
+            return f"once after {late + 1} updates"
         optimizer = self._optimizer()
         if self.updates == self._twice_at or optimizer is None or not _have_gradients(optimizer):
             return None
