@@ -43,9 +43,9 @@ def compare(
     """Trains under every schedule with every seed and length, and says which does best.
 
     With a ``file``, each run is kept as soon as it is over. After a crash or Ctrl-C, the same call goes on where it
-    was: nothing is lost, and nothing is run twice. You can add schedules, seeds and lengths to a file at any time. The
-    call says on the standard error stream which runs it reuses. It refuses them where the source of ``train``'s module
-    has changed since: choose ``fresh=True`` or ``reuse=True`` then. A run that raises, diverges (a metric that is not
+    was: nothing is lost, and nothing is run twice. SIGTERM counts as Ctrl-C. You can add schedules, seeds and lengths
+    to a file at any time. The call says on the standard error stream which runs it reuses. It refuses them where the
+    source of ``train``'s module has changed since: choose ``fresh=True`` or ``reuse=True`` then. A run that raises, diverges (a metric that is not
     finite) or takes its worker down is a result too, kept with its error.
 
     Args:
@@ -55,10 +55,11 @@ def compare(
             module; with ``workers=0`` it can be any function. A script that calls `compare` needs
             ``if __name__ == "__main__":``, because the processes import it.
         schedules: A schedule for each name, or a function of ``total_steps`` that gives one. What is not a
-            `clr.Schedule` goes to ``train`` as it is. A file knows it again by its `repr`.
+            `clr.Schedule` goes to ``train`` as it is. A file knows it again by its `repr`. A name has up to 100
+            printable characters.
         seeds: How many seeds, from 0, or which.
         total_steps: The length of a training in updates, or several lengths.
-        metric: What to compare; by default the first that ``train`` gives.
+        metric: What to compare; the first record of each run must have it. By default the first that ``train`` gives.
         goal: Whether the metric should be small (``"min"``) or large (``"max"``); by default small if its name has
             "loss" or "error" in it.
         target: The value of the metric for which iterations are counted; by default the mean final one of the best
@@ -68,7 +69,7 @@ def compare(
         range_test: The test that has found the bounds, for the report; by default that of the file, if it has one.
         file: Where to keep the runs: an SQLite database. By default nothing is kept after the call.
         name: The name of the training in the file; by default ``module:qualname`` of ``train``.
-        fresh: Whether to delete the runs that the file has, and to make all anew.
+        fresh: Whether to make all runs anew, and to delete those of the file once the first new one is there.
         reuse: Whether to use runs that another version of the source of ``train`` has made.
         engine: ``"local"``, for processes of this machine with one thread each, or ``"ray"``, for the Ray cluster that
             this machine is part of.
@@ -82,7 +83,9 @@ def compare(
 
     Raises:
         TypeError, ValueError: An argument makes no sense; or the file is damaged, in use by another process, has the
-            runs of another training, or those of another version of its source.
+            runs of another training, or those of another version of its source; or there is no such ``metric``.
+        OSError: The file cannot be written. If runs have been made, the error names a copy with all of them elsewhere,
+            and has them in its attribute ``runs``.
         RuntimeError: No run can begin in another process, as ``train`` cannot be imported there.
 
     >>> import clr

@@ -318,9 +318,8 @@ class Comparison:
         if not self.runs:
             return "No runs."
         seeds = len({run.seed for run in self.runs})
-        lines = [
-            f"{len(self.runs)} runs of {len(self.schedules)} schedules with {seeds} seeds. {clean(self._goal_in_words)}."
-        ]
+        count = f"{len(self.runs)} runs of {len(self.schedules)} schedules with {seeds} seeds"
+        lines = [f"{count}. {clean(self._goal_in_words)}."]
         finished = [row for row in self.rows() if math.isfinite(row["final"])]
         for budget in self.budgets:
             ranked = [row for row in finished if row["total_steps"] == budget]
