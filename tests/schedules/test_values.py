@@ -100,10 +100,21 @@ def test_numpy_numbers_are_saved_as_plain_ones() -> None:
 
 @each_example
 def test_frozen(schedule: clr.Schedule) -> None:
-    fields = [field.name for field in dataclasses.fields(schedule)]  # type: ignore[arg-type]
-    for name in (*fields, "anything"):
+    for name in (*type(schedule).__slots__, "anything"):
         with pytest.raises((dataclasses.FrozenInstanceError, AttributeError, TypeError)):
             setattr(schedule, name, 1)
+
+
+@each_example
+def test_nothing_takes_it_apart(schedule: clr.Schedule) -> None:
+    """As OmegaConf, and so Hydra, would with a dataclass in a list, and `asdict` with one in the user's own."""
+
+    @dataclasses.dataclass
+    class Training:
+        schedule: clr.Schedule
+
+    assert not dataclasses.is_dataclass(schedule)
+    assert dataclasses.asdict(Training(schedule)) == {"schedule": schedule}
 
 
 @pytest.mark.parametrize(
@@ -141,7 +152,7 @@ def test_completion_shows_what_is_the_user_s() -> None:
     shared |= {"to_dict", "to_json", "plot"}
     for schedule in EXAMPLES:
         public = {name for name in dir(schedule) if not name.startswith("_")}
-        arguments = {field.name for field in dataclasses.fields(schedule) if not field.name.startswith("_")}  # type: ignore[arg-type]
+        arguments = {name for name in type(schedule).__slots__ if not name.startswith("_")}
         assert public - arguments - shared <= {"period"}, schedule
         assert shared <= public
 

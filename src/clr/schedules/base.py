@@ -7,10 +7,20 @@ made it, and its methods find the functions that they hand over to.
 
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, field, fields
 from functools import wraps
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, ParamSpec, TypeVar, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Literal,
+    NamedTuple,
+    ParamSpec,
+    TypeVar,
+    dataclass_transform,
+    overload,
+)
 
 from clr import above, arrays, checks
 from clr.arrays.base import A, Array, Arrays, Python, unconverted
@@ -22,6 +32,8 @@ if TYPE_CHECKING:
 VERSION = 1  # of saved schedules
 MOST_NESTED = 50  # schedules within each other
 _SMALL = 65504.0  # the largest rate that every dtype can hold
+
+K = TypeVar("K")
 
 AfterEndRule = Literal["hold", "repeat", "error"]
 
@@ -40,6 +52,15 @@ class _Kind(ABCMeta):
         return [name for name in super().__dir__() if name != "autograph_info__"]
 
 
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def value(kind: type[K]) -> type[K]:
+    """Makes a frozen dataclass, but none that says so: OmegaConf and `dataclasses.asdict` would take it apart."""
+    made: Any = dataclass(frozen=True, repr=False, slots=True)(kind)
+    made._names = tuple(item.name for item in fields(made) if item.init)
+    del made.__dataclass_fields__
+    return made  # type: ignore[no-any-return]
+
+
 class Schedule(metaclass=_Kind):
     """A value that gives the rate of any step, alike in every framework.
 
@@ -56,6 +77,7 @@ class Schedule(metaclass=_Kind):
 
     __slots__ = ("__dict__", "__weakref__", "_made")  # PyTorch's LambdaLR asks for the first
     _policy: ClassVar[str]  # the one whose parameters are the fields
+    _names: ClassVar[tuple[str, ...]]  # the fields
     _made: Call
     autograph_info__: ClassVar[None] = None  # what `arrays.unconverted` sets, for calls of a schedule
 
@@ -255,11 +277,10 @@ class Schedule(metaclass=_Kind):
 
     @property
     def _call(self) -> Call:
-        """The call that made it. What `dataclasses.replace` made is a call of its kind's own policy."""
+        """The call that made it. Where no policy did, it is a call of its kind's own policy."""
         if hasattr(self, "_made"):
             return self._made
-        own: Any = self
-        values = [getattr(self, item.name) for item in fields(own) if item.init]
+        values = [getattr(self, name) for name in self._names]
         names = parameters(POLICIES[self._policy])
         return Call(self._policy, {name: _plain(value, name) for name, value in zip(names, values, strict=True)})
 

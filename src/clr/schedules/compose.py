@@ -2,13 +2,13 @@
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import accumulate, pairwise
 from typing import Any, ClassVar, get_args
 
 from clr import checks
 from clr.arrays.base import A, Array, Arrays
-from clr.schedules.base import MOST_NESTED, AfterEndRule, Schedule, ended, policy
+from clr.schedules.base import MOST_NESTED, AfterEndRule, Schedule, ended, policy, value
 
 
 @policy
@@ -117,7 +117,7 @@ class OfOne(Schedule):
         return self.schedule._preview
 
 
-@dataclass(frozen=True, repr=False, slots=True)
+@value
 class Join(Schedule):
     """One schedule after the other: see `clr.join`."""
 
@@ -217,7 +217,7 @@ class Join(Schedule):
         return "\n".join(lines)
 
 
-@dataclass(frozen=True, repr=False, slots=True)
+@value
 class Multiple(OfOne):
     """A schedule with every rate times a factor: see `Schedule.__mul__`."""
 
@@ -246,7 +246,7 @@ class Multiple(OfOne):
         return f"{self.schedule.describe()}\nEvery rate is multiplied by {self.factor!r}."
 
 
-@dataclass(frozen=True, repr=False, slots=True)
+@value
 class Clip(OfOne):
     """A schedule that keeps to bounds: see `Schedule.clip`."""
 
@@ -277,7 +277,7 @@ class Clip(OfOne):
         return f"{words}." if self.high is None else f"{words} or above {self.high!r}."
 
 
-@dataclass(frozen=True, repr=False, slots=True)
+@value
 class Momentum(OfOne):
     """The mirror of a schedule: see `clr.momentum`."""
 
@@ -316,7 +316,7 @@ class Momentum(OfOne):
         return f"The momentum, from {self.low!r} to {self.high!r}, mirrors this:\n{self.schedule.describe()}"
 
 
-@dataclass(frozen=True, repr=False, slots=True)
+@value
 class AfterEnd(OfOne):
     """A schedule that does not just stay as it is at its end: see `Schedule.after_end`."""
 

@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from fractions import Fraction
 from typing import Any, ClassVar
 
 from clr import checks
 from clr.arrays.base import A, Arrays, Python
-from clr.schedules.base import Schedule
+from clr.schedules.base import Schedule, value
 from clr.schedules.scaling import MODES, SCALE_MODES
 from clr.schedules.shapes import SHAPES
 from clr.schedules.wave import Wave, growing, length, repeating, whole
@@ -26,7 +26,7 @@ class OnWave(Schedule):
         return self._at(step) if xp.scalar else self._wave.formula(xp)(step)  # type: ignore[arg-type,return-value]
 
 
-@dataclass(frozen=True, repr=False, slots=True)
+@value
 class Cyclic(OnWave):
     """What `clr.triangular`, `clr.triangular2`, `clr.exp_range`, `clr.cyclic` and `clr.warm_restarts` make.
 

@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from fractions import Fraction
 from itertools import accumulate
 from typing import ClassVar
 
 from clr import checks
 from clr.arrays.base import A, Arrays, Python
-from clr.schedules.base import ended
+from clr.schedules.base import ended, value
 from clr.schedules.cyclic import OnWave, along
 from clr.schedules.shapes import SHAPES
 from clr.schedules.wave import Leg, Wave, path
@@ -18,7 +18,7 @@ _FINEST_LENGTH = 10**6  # parts of a step; a phase is not counted in ticks, so i
 _ROUNDING = Fraction(1, 2**52)  # by how much lengths that are floats may come to more than their sum
 
 
-@dataclass(frozen=True, repr=False, slots=True)
+@value
 class Phases(OnWave):
     """What `clr.phases`, `clr.one_cycle`, `clr.cosine`, `clr.linear`, `clr.ramp` and `clr.constant` make."""
 
