@@ -75,7 +75,8 @@ def range_test(
         device: Where batches go. By default where the model is.
         snapshot_device: Where to keep the copy, such as ``"cpu"``. By default beside the original.
         also: Other things to put back that have a ``state_dict`` and a ``load_state_dict``, such as a scheduler that
-            ``train_on_batch`` steps, or an average of the weights.
+            ``train_on_batch`` steps, an average of the weights, or another optimizer. Of modules and optimizers it puts
+            back the same as of ``model`` and ``optimizer``.
         min_lr: The first rate, as in `clr.range_test`.
         max_lr: The last rate.
         num_steps: How many rates to try.

@@ -39,15 +39,19 @@ class Snapshot:
         also: Sequence[Stateful],
         device: torch.device | str | None,
     ) -> None:
-        in_groups = chain.from_iterable(group["params"] for group in optimizer.param_groups)
+        optimizers = [optimizer, *(thing for thing in also if isinstance(thing, torch.optim.Optimizer))]
+        modules = modules + [thing for thing in also if isinstance(thing, nn.Module)]
+        others = [thing for thing in also if not isinstance(thing, torch.optim.Optimizer | nn.Module)]
+        held = {id(own): own for one in optimizers for own in nested(one)}.values()
+        in_groups = chain.from_iterable(group["params"] for own in held for group in own.param_groups)
         in_modules = chain.from_iterable(module.parameters() for module in modules)
         self.parameters = list({id(part): part for part in chain(in_modules, in_groups)}.values())
         self._modules = Modules(modules, self.parameters, device)
         self._weights = Copy(self.parameters, device)
-        self._optimizers = [_Optimizer(own, self.parameters, device) for own in nested(optimizer)]
+        self._optimizers = [_Optimizer(own, self.parameters, device) for own in held]
         self._scaler = scaler
         self._scaling = None if scaler is None else Copy(vars(scaler), device)
-        self._also = [(thing, copy.deepcopy(thing.state_dict())) for thing in also]
+        self._also = [(thing, copy.deepcopy(thing.state_dict())) for thing in others]
         self._random = [random_state(), *generators(loader)]
 
     @torch.no_grad()
@@ -202,7 +206,11 @@ class _Kept:
         self._data = data.clone() if device is None else data.to(device, copy=True)
 
     def restore(self) -> None:
-        _unrepeated(self.tensor.detach()).copy_(self._data)
+        if self.tensor.layout is torch.strided:
+            _unrepeated(self.tensor.detach()).copy_(self._data)
+        else:  # into the tensor itself, since its indices change too
+            with torch.no_grad():
+                self.tensor.copy_(self._data)
 
 
 def generators(loader: object) -> list[Callable[[], object]]:
