@@ -138,6 +138,23 @@ def test_a_schedule_is_a_static_argument_and_an_equal_one_compiles_nothing_again
     assert len(compiled) == 1
 
 
+def test_equinox_compiles_once_for_rates_that_are_arrays() -> None:
+    eqx = pytest.importorskip("equinox")
+    compiled: list[Any] = []
+
+    @eqx.filter_jit  # type: ignore[untyped-decorator, unused-ignore]
+    def update(weight: Any, lr: Any) -> Any:
+        compiled.append(lr)
+        return weight - lr
+
+    for step in range(3):
+        assert float(update(jnp.zeros(()), SCHEDULE(jnp.asarray(step)))) == -rate(step)
+    assert len(compiled) == 1
+    for step in range(3):  # as the guide says of floats
+        assert float(update(jnp.zeros(()), SCHEDULE(step))) == -rate(step)
+    assert len(compiled) == 4
+
+
 def run(program: str, *arguments: str, devices: int = 1) -> str:
     flags = f"--xla_force_host_platform_device_count={devices}"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}

@@ -98,7 +98,8 @@ def range_test(
     Args:
         train_step: Makes one update at the given rate and returns the loss of its batch: a number, or an array of one
             element of any framework. None means that it made no update; then the rate is left out. It may raise
-            StopIteration where its data ends.
+            StopIteration where its data ends. The rate is a Python float. A ``tf.function`` or
+            ``equinox.filter_jit`` compiles anew for each of them: give it a tensor or an array of the rate.
         reset: Puts everything back to the start before each repeat, and seeds it by the repeat's number: 0, 1, ...
             Needed for more than one repeat.
         min_lr: The first rate, so low that nothing is learned. By default 1e-7.
