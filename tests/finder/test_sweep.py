@@ -69,7 +69,14 @@ def test_a_loss_may_be_any_number(value: Any) -> None:
     assert test.losses == (float(value if isinstance(value, Fraction) else np.asarray(value).item()),) * 3
 
 
-@pytest.mark.parametrize("value", ["1.5", [1.5], np.array([1.0, 2.0]), {"loss": 1.5}, True, 1j], ids=repr)
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("1.5", [1.5], np.array([1.0, 2.0]), {"loss": 1.5}, True, 1j, b"1"),
+        *(np.bool_(True), np.timedelta64(5), np.array("1")),
+    ],
+    ids=repr,
+)
 def test_what_is_no_loss_is_refused(value: Any) -> None:
     with pytest.raises(TypeError, match="`train_step` must return a number, or an array of one element"):
         clr.range_test(lambda lr: value)
@@ -563,3 +570,20 @@ def test_a_step_need_know_nothing_of_frameworks() -> None:
     base_lr, max_lr = test.bounds()
     assert test.stop == "diverged"
     assert 1e-4 < base_lr < max_lr < 1
+
+
+def test_a_loss_beyond_all_floats_is_infinite() -> None:
+    for loss, expected in ((10**400, math.inf), (-(10**400), -math.inf), (Fraction(10**400), math.inf)):
+        test = clr.range_test(dict.fromkeys([1e-7], loss).get)
+        assert (test.stop, test.losses) == ("non-finite", (expected,))
+
+
+def test_data_of_more_metrics_than_losses_is_refused() -> None:
+    sweep = {"losses": [1.0], "metrics": [1.0, 2.0], "stop": "time"}
+    with pytest.raises(ValueError, match=r"`metrics` must not be more than `losses`. Received: 2 with 1 `losses`\."):
+        clr.from_dict(spoiled(sweeps=[sweep]))
+
+
+def test_a_version_of_true_is_none() -> None:
+    with pytest.raises(ValueError, match=r"the data of a range test must have version 1 as 'clr'\. Received: True\."):
+        clr.from_dict(spoiled(clr=True))

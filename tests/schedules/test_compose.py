@@ -1,6 +1,9 @@
 """Schedules made of schedules: their rates by hand, their cycles by counting, and as values."""
 
+import copy
 import operator
+import pickle
+from collections.abc import Callable
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any
@@ -229,3 +232,51 @@ GOES = "The learning rate goes from 0.0 to 1.0 in 4 steps, and stays there."
 )
 def test_describe(schedule: clr.Schedule, words: str) -> None:
     assert schedule.describe() == words
+
+
+def test_a_part_that_ends_in_an_error_is_asked_for_its_own_steps_alone() -> None:
+    schedule = clr.join([clr.ramp(0.0, 1.0, 4).after_end("error"), clr.triangular(0.25, 0.75, 4)], [5])
+    expected = [0.0, 0.25, 0.5, 0.75, 1.0, 0.25, 0.375, 0.5]
+    assert schedule(np.arange(8)).tolist() == [schedule(step) for step in range(8)] == expected
+    ending = clr.join([clr.constant(0.5), clr.ramp(0.0, 1.0, 4).after_end("error")], [3])
+    assert ending(np.arange(8)).tolist() == [0.5, 0.5, 0.5, 0.0, 0.25, 0.5, 0.75, 1.0]
+    with pytest.raises(ValueError, match="`step` must be below 5, where the schedule ends"):
+        ending(np.arange(9))
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda schedule: schedule.clip(high=0.5),
+        lambda schedule: schedule * 0.75,
+        lambda schedule: schedule.after_end("hold"),
+        lambda schedule: clr.warmup(schedule, 2),
+        lambda schedule: clr.momentum(schedule, 0.25, 0.5),
+        lambda schedule: clr.join([RAMP, schedule]),
+    ],
+    ids=["clip", "multiple", "after_end", "warmup", "momentum", "join"],
+)
+def test_fifty_schedules_within_each_other_work_in_every_way(wrap: Callable[[clr.Schedule], clr.Schedule]) -> None:
+    schedule: clr.Schedule = RAMP
+    for _ in range(49):
+        schedule = wrap(schedule)
+    copies: list[Any] = [
+        clr.from_json(schedule.to_json()),
+        pickle.loads(pickle.dumps(schedule)),
+        copy.deepcopy(schedule),
+    ]
+    for again in copies:
+        assert again == schedule
+        assert [again(step) for step in (0, 3, 100)] == schedule(np.array([0, 3, 100])).tolist()
+    assert schedule.describe()
+    assert eval(repr(schedule), {"clr": clr}) == schedule
+    with pytest.raises(ValueError, match="must be made of less than 50 schedules within each other"):
+        wrap(schedule)
+
+
+def test_a_schedule_in_many_places_is_looked_at_once() -> None:
+    schedule: clr.Schedule = RAMP
+    for _ in range(49):
+        schedule = clr.join([schedule, schedule], [1])  # of 2**49 parts, if one counts each time
+    assert schedule(1) == 0.0
+    assert schedule.limits == (0.0, 1.0)

@@ -383,3 +383,52 @@ def test_from_json_reads_range_tests_too() -> None:
         assert isinstance(again, clr.RangeTest)
         assert again.to_dict() == test.to_dict()
         assert again.bounds() == test.bounds()
+
+
+DEEP = "saved data must not be nested so deep."
+NESTED = '{"kind": "multiple", "factor": 1.0, "schedule": '
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        (5, TypeError, "`text` must be a text. Received: 5."),
+        (None, TypeError, "`text` must be a text. Received: None."),
+        ("[" * 100_000, ValueError, DEEP),
+        (NESTED * 5000 + "1" + "}" * 5000, ValueError, DEEP),
+        (
+            '{"clr": 1, ' + NESTED[1:] + NESTED * 98 + json.dumps(PART) + "}" * 99,
+            ValueError,
+            "saved data must have less than 50 schedules within each other.",
+        ),
+        (TEXT.replace("0.25", "9" * 5000), ValueError, "`base_lr` must be a finite number, 0 or more. Received: inf."),
+        (
+            TEXT.replace("4", "9" * 5000, 1),
+            ValueError,
+            "`step_size` must be a positive number of steps. Received: inf.",
+        ),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_a_text_that_no_schedule_makes(text: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=f"^{re.escape(message)}$") as caught:
+        clr.from_json(text)
+    assert caught.type is error
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (clr.constant(1), clr.constant(1.0)),
+        (clr.triangular(0, 1, 4.0, step_size_down=8.0), clr.triangular(0.0, 1.0, 4, step_size_down=8)),
+        (clr.triangular(-0.0, 1, 4), clr.triangular(0, True + 0.0, 4)),
+        (clr.phases([0, 1], [4.0]), clr.phases((0.0, 1.0), (4,))),
+        (clr.one_cycle(1, 100, anneal_strategy="cos"), clr.one_cycle(1.0, 100, anneal_strategy="cosine")),
+        (clr.warm_restarts(1, first_cycle=5.0, cycle_mult=2.0), clr.warm_restarts(1.0, first_cycle=5, cycle_mult=2)),
+        (TRIANGULAR.clip(0, 1) * 2, TRIANGULAR.clip(0.0, 1.0) * 2.0),
+    ],
+    ids=repr,
+)
+def test_equal_schedules_are_saved_in_one_way(one: clr.Schedule, other: clr.Schedule) -> None:
+    assert one == other
+    assert one.to_json() == other.to_json()

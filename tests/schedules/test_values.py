@@ -207,3 +207,50 @@ def test_lengths_that_could_be_taken_for_rates_are_named() -> None:
         clr.wsd(0.1, 100, 10, 20)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match=r"warmup\(\) takes 2 positional arguments"):
         clr.warmup(RAMP, 10, 0.5)  # type: ignore[call-arg]
+
+
+def test_lengths_are_kept_where_floats_would_be_other_lengths() -> None:
+    schedule: Any = clr.one_cycle(1.0, 10007, 0.123457)
+    assert schedule.lengths == (1234.434199, Fraction(8771565801, 1000000))
+    assert clr.from_json(schedule.to_json()) == schedule
+    assert schedule.describe().endswith(" to 4e-06 in 8771.565801 steps (cosine), and stays there.")
+
+
+def test_completion_hides_what_is_not_the_user_s() -> None:
+    assert "autograph_info__" not in dir(clr.Schedule)
+    assert "autograph_info__" not in dir(RAMP)
+    assert {"clip", "total_steps"} <= set(dir(clr.Schedule))
+
+
+def test_texts_of_numpy_are_plain() -> None:
+    schedule = clr.cyclic(0.25, 0.75, 4, mode=np.str_("triangular2"), shape=np.str_("cosine"))  # type: ignore[arg-type]
+    assert "np." not in repr(schedule)
+    assert type(schedule.mode) is type(schedule.shape) is str
+    assert eval(repr(schedule), {"clr": clr}) == schedule
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rate"),
+    [
+        (clr.constant(0.1), 0.1),
+        (clr.ramp(0.25, 0.75, 4), 0.75),
+        (clr.ramp(0.25, 0.75, 4, "cosine"), 0.75),
+        (clr.ramp(0.25, 0.75, 4, "1-sqrt"), 0.75),
+        (clr.wsd(0.5, 9, decay_steps=3, min_lr=0.25), 0.25),
+        (clr.warm_restarts(0.5, first_cycle=9, cycle_mult=0.5, base_lr=0.25), 0.25),
+        (clr.ramp(0.25, 0.75, 4).after_end("repeat"), 0.25),
+        (clr.triangular(0.25, 0.75, 4), 0.25),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("step", [10**400, 10**308 * 160, 2**63])
+def test_any_integer_is_a_step(schedule: clr.Schedule, rate: float, step: int) -> None:
+    step -= step % 40
+    assert schedule(step) == rate
+
+
+def test_rates_of_any_size_are_computed() -> None:
+    # Slopes that no float could hold.
+    assert [clr.ramp(10.0, 1.79e308, 0.5)(step) for step in range(3)] == [10.0, 1.79e308, 1.79e308]
+    steep = clr.phases((1.0, 1.79e308, 0.0), (0.75, 0.5))
+    assert [steep(step) for step in range(3)] == [1.0, 1.79e308 / 2, 0.0]

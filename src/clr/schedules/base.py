@@ -7,7 +7,7 @@ made it, and its methods find the functions that they hand over to.
 
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import wraps
 from numbers import Integral, Real
 from typing import (
@@ -56,7 +56,6 @@ class _Kind(ABCMeta):
 def value(kind: type[K]) -> type[K]:
     """Makes a frozen dataclass, but none that says so: OmegaConf and `dataclasses.asdict` would take it apart."""
     made: Any = dataclass(frozen=True, repr=False, slots=True)(kind)
-    made._names = tuple(item.name for item in fields(made) if item.init)
     del made.__dataclass_fields__
     return made  # type: ignore[no-any-return]
 
@@ -76,9 +75,7 @@ class Schedule(metaclass=_Kind):
     """
 
     __slots__ = ("__dict__", "__weakref__", "_made")  # PyTorch's LambdaLR asks for the first
-    _policy: ClassVar[str]  # the one whose parameters are the fields
-    _names: ClassVar[tuple[str, ...]]  # the fields
-    _made: Call
+    _made: Call  # what `policy` remembers
     autograph_info__: ClassVar[None] = None  # what `arrays.unconverted` sets, for calls of a schedule
 
     # What each kind of schedule says of itself. A step comes as the integers of a framework, and the rate leaves in
@@ -257,7 +254,7 @@ class Schedule(metaclass=_Kind):
         return above.notebook_page(self)  # type: ignore[no-any-return]
 
     def __repr__(self) -> str:
-        name, arguments = self._call
+        name, arguments = self._made
         defaults = _defaults(POLICIES[name])
         shown = {key: value for key, value in arguments.items() if key not in defaults or value != defaults[key]}
         if name == "multiple":
@@ -265,7 +262,7 @@ class Schedule(metaclass=_Kind):
         owner = "clr"
         if name in _METHODS:
             schedule = shown.pop("schedule")
-            owner = f"({schedule!r})" if schedule._call.name == "multiple" else repr(schedule)
+            owner = f"({schedule!r})" if schedule._made.name == "multiple" else repr(schedule)
         written = (f"{key}={list(value) if isinstance(value, tuple) else value!r}" for key, value in shown.items())
         return f"{owner}.{name}({', '.join(written)})"
 
@@ -273,16 +270,7 @@ class Schedule(metaclass=_Kind):
         return [name for name in super().__dir__() if name != "autograph_info__"]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return made, tuple(self._call)
-
-    @property
-    def _call(self) -> Call:
-        """The call that made it. Where no policy did, it is a call of its kind's own policy."""
-        if hasattr(self, "_made"):
-            return self._made
-        values = [getattr(self, name) for name in self._names]
-        names = parameters(POLICIES[self._policy])
-        return Call(self._policy, {name: _plain(value, name) for name, value in zip(names, values, strict=True)})
+        return made, tuple(self._made)
 
     def _set(self, **values: object) -> None:
         """Sets attributes of the frozen dataclass while it is made."""
@@ -396,7 +384,7 @@ def _plain(value: Any, name: str) -> Any:
 def _encoded(value: Any, name: str = "") -> Any:
     """An argument as it is saved: a rate is a float, for it is the same number."""
     if isinstance(value, Schedule):
-        return {"kind": value._call.name, **{key: _encoded(own, key) for key, own in value._call.arguments.items()}}
+        return {"kind": value._made.name, **{key: _encoded(own, key) for key, own in value._made.arguments.items()}}
     if isinstance(value, tuple):
         return [_encoded(item, name) for item in value]
     if isinstance(value, int | float) and not isinstance(value, bool) and name not in _IN_STEPS:

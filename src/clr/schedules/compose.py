@@ -4,7 +4,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import field
 from itertools import accumulate, pairwise
-from typing import Any, ClassVar, get_args
+from typing import Any, get_args
 
 from clr import checks
 from clr.arrays.base import A, Array, Arrays
@@ -121,12 +121,12 @@ class OfOne(Schedule):
 class Join(Schedule):
     """One schedule after the other: see `clr.join`."""
 
-    _policy: ClassVar[str] = "join"
     schedules: tuple[Schedule, ...]
     boundaries: tuple[int, ...] | None = None
     single_cycle: bool = False
     _starts: tuple[int, ...] = field(init=False, compare=False)
     _cycles: tuple[int, ...] = field(init=False, compare=False)  # how many there are before each schedule
+    _limits: tuple[float, float] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         schedules = tuple(
@@ -155,6 +155,7 @@ class Join(Schedule):
             boundaries=tuple(starts[1:]),
             _starts=tuple(starts),
             _cycles=tuple(accumulate(cycles, initial=0)),
+            _limits=(min(part.limits[0] for part in schedules), max(part.limits[1] for part in schedules)),
         )
 
     @property
@@ -193,8 +194,7 @@ class Join(Schedule):
 
     @property
     def limits(self) -> tuple[float, float]:
-        lowest, highest = zip(*(part.limits for part in self.schedules), strict=True)
-        return min(lowest), max(highest)
+        return self._limits
 
     @property
     def total_steps(self) -> int | None:
@@ -221,7 +221,6 @@ class Join(Schedule):
 class Multiple(OfOne):
     """A schedule with every rate times a factor: see `Schedule.__mul__`."""
 
-    _policy: ClassVar[str] = "multiple"
     schedule: Schedule
     factor: float
 
@@ -250,7 +249,6 @@ class Multiple(OfOne):
 class Clip(OfOne):
     """A schedule that keeps to bounds: see `Schedule.clip`."""
 
-    _policy: ClassVar[str] = "clip"
     schedule: Schedule
     low: float = 0.0
     high: float | None = None
@@ -281,7 +279,6 @@ class Clip(OfOne):
 class Momentum(OfOne):
     """The mirror of a schedule: see `clr.momentum`."""
 
-    _policy: ClassVar[str] = "momentum"
     schedule: Schedule
     low: float = 0.85
     high: float = 0.95
@@ -320,7 +317,6 @@ class Momentum(OfOne):
 class AfterEnd(OfOne):
     """A schedule that does not just stay as it is at its end: see `Schedule.after_end`."""
 
-    _policy: ClassVar[str] = "after_end"
     schedule: Schedule
     rule: str
     _cycles: int = field(init=False, compare=False)  # of the schedule until its end

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import field, replace
 from fractions import Fraction
-from typing import Any, ClassVar
+from typing import Any
 
 from clr import checks
 from clr.arrays.base import A, Arrays, Python
@@ -34,7 +34,6 @@ class Cyclic(OnWave):
     default. A ``step_size`` of 0, with a ``step_size_down``, makes cycles that start at their peak.
     """
 
-    _policy: ClassVar[str] = "cyclic"
     base_lr: float
     max_lr: float
     step_size: float

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import field
 from fractions import Fraction
 from itertools import accumulate
-from typing import ClassVar
 
 from clr import checks
 from clr.arrays.base import A, Arrays, Python
@@ -22,7 +21,6 @@ _ROUNDING = Fraction(1, 2**52)  # by how much lengths that are floats may come t
 class Phases(OnWave):
     """What `clr.phases`, `clr.one_cycle`, `clr.cosine`, `clr.linear`, `clr.ramp` and `clr.constant` make."""
 
-    _policy: ClassVar[str] = "phases"
     levels: tuple[float, ...]
     lengths: tuple[float | Fraction, ...] = ()  # fractions where floats would be other lengths
     shape: str = "linear"

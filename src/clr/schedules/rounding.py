@@ -23,7 +23,7 @@ class Slope(NamedTuple):
     tail: float
 
 
-def slope(rise: Fraction, ticks: Fraction) -> Slope:
+def slope(rise: Fraction, ticks: Fraction | int) -> Slope:
     """The slope of a half cycle that climbs by ``rise`` in ``ticks``."""
     over, under = rise.numerator * ticks.denominator, rise.denominator * ticks.numerator
     mantissa, exponent = math.frexp(over / under)
