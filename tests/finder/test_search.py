@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import clr
-from clr.finder import search, trials
+from clr.finder import search
 
 
 class Made:
@@ -34,13 +34,16 @@ class Made:
         self.peak, self.steps = max(self.peak, lr), self.steps + 1
         if lr >= self.burst:
             return math.inf
-        rate = self.peak
-        return self.scale * (2 - 1.5 / (1 + (self.best / 10 / rate) ** 2) + (rate / self.best / 6) ** 4)
+        part = self.peak / self.best_now
+        return self.scale * (2 - 1.5 / (1 + (0.1 / part) ** 2) + (part / 6) ** 4)
 
     def held_out(self) -> float:
-        """It is lowest at ``best``, or where that falls with the length, at ``best * (30 / steps)**slope``."""
-        best = self.best * (30 / max(self.steps, 30)) ** self.slope
-        return self.scale * (1 + math.log10(self.peak / best) ** 2)
+        return self.scale * (1 + math.log10(self.peak / self.best_now) ** 2)
+
+    @property
+    def best_now(self) -> float:
+        """The best rate of a training of so many steps: it falls by the power ``slope`` of its length."""
+        return self.best * (30 / max(self.steps, 30)) ** self.slope
 
     def find(self, **options: Any) -> clr.Search:
         return clr.find_bounds(self.step, self.reset, self.held_out, **{"total_steps": 1000} | options)
@@ -57,15 +60,15 @@ def test_a_longer_training_gets_a_lower_rate() -> None:
     found = Made(0.05).find(total_steps=100_000)
     winner = found.winner
     assert winner is not None
-    assert found.bounds().max_lr == pytest.approx(0.05 * (winner.num_steps / 100_000) ** 0.15, rel=1e-6)
+    assert found.bounds().max_lr == pytest.approx(0.05 * (winner.num_steps / 100_000) ** 0.1, rel=1e-6)
 
 
-def test_what_overfits_gets_a_lower_rate_than_any_trial() -> None:
+def test_what_wants_lower_rates_in_longer_trials_gets_a_lower_one_still() -> None:
     found = Made(0.05, slope=0.5).find(total_steps=2000)
     short, long = (next(trial.num_steps for trial in found.trials if trial.rung == rung) for rung in (1, 2))
     assert 30 <= short < long < 2000
     best = 0.05 * (30 / long) ** 0.5
-    assert found.bounds().max_lr == pytest.approx(best * (long / 2000) ** (0.15 + 0.5 * 0.5), rel=1e-6)
+    assert found.bounds().max_lr == pytest.approx(best * (long / 2000) ** (0.1 + 0.3 * 0.5), rel=1e-6)
 
 
 def test_a_training_that_never_diverges_is_tried_beyond_the_range_test() -> None:
@@ -258,14 +261,22 @@ def test_an_update_that_was_skipped_has_no_loss() -> None:
     assert 0.005 < found.bounds().max_lr < 0.1
 
 
-def test_overfitting_is_said() -> None:
-    losses = tuple(1 / (at + 1) for at in range(100))
-    short = [trials.Trial(1, rate, 30, losses[:30], score, "completed") for rate, score in ((0.01, 2.0), (0.03, 1.0))]
-    long = [trials.Trial(2, rate, 100, losses, score, "completed") for rate, score in ((0.01, 2.5), (0.03, 1.5))]
-    found = trials.Search(None, (*short, *long), 3.0, 1000, 600)
-    assert found.overfits
-    assert "overfits" in found.describe()
-    assert not replace(found, trials=tuple(short)).overfits
+def rung(*trained: tuple[float, float, float]) -> tuple[clr.Trial, ...]:
+    """Trials of 100 updates: the rate, the training loss, and the held-out value of each."""
+    return tuple(clr.Trial(1, rate, 100, (loss,) * 100, score, "completed") for rate, loss, score in trained)
+
+
+def test_overfitting_is_seen_and_lowers_the_rate_as_the_training_is_longer() -> None:
+    rates = [0.1 / math.sqrt(10), 0.1, 0.1 * math.sqrt(10)]
+    fits = clr.Search(None, rung(*zip(rates, (0.9, 0.5, 0.7), (2.0, 1.0, 2.0), strict=True)), 3.0, 1000, 600)
+    assert not fits.overfits
+    assert fits.bounds().max_lr == pytest.approx(0.1 * 0.1**0.1)
+    overfits = clr.Search(None, rung(*zip(rates, (0.9, 0.5, 0.3), (2.0, 1.0, 2.0), strict=True)), 3.0, 1000, 600)
+    assert overfits.overfits
+    assert "overfits" in overfits.describe()
+    assert overfits.bounds().max_lr == pytest.approx(0.01)
+    # A training that is longer still gets a rate that is at most 1.5 decades lower.
+    assert replace(overfits, total_steps=10**6).bounds().max_lr == pytest.approx(0.1 / 10**1.5)
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 VERSION = 1
 FACTOR = math.sqrt(10)  # from one rate of a rung to the next
-# The best rate falls with the length of a training, by this power: chosen on tuning tasks, see docs/bounds.md.
-HORIZON = 0.15
-TREND = 0.5  # of the fall of the best rate from rung to rung, how much of it goes on
+# The best rate falls with the length of a training, by this power. Chosen on tuning tasks, see docs/bounds.md.
+HORIZON = 0.1
+TREND = 0.3  # of the fall of the best rate from rung to rung, how much of it goes on
+OVERFITTED = 1.0  # the power where overfitting sets the best rate: rate times updates is how much is learned
 FARTHEST = 1.5  # decades that both may lower the rate
 SEARCH_STOPS = STOPS | {"completed": "it tried all that it wanted to try", "budget": "its updates were used up"}
 
@@ -108,9 +109,10 @@ class Search:
         """The bounds of a cyclical learning rate for a training of ``total_steps``.
 
         The trials of the last rung give the best rate: the lowest point of the parabola through the winner and its
-        neighbours. A longer training wants a lower one. So the rate is lowered by the power 0.15 of how much longer the
-        training is; and where the best rate has fallen from one rung to the next, half of that fall goes on. That is
-        the upper bound; the lower one is a tenth of it.
+        neighbours. A longer training wants a lower one. So the rate is lowered by the power 0.1 of how much longer the
+        training is; and where the best rate has fallen from one rung to the next, three tenths of that fall go on.
+        Where overfitting sets the best rate (see `overfits`), the rate is lowered by as much as the training is longer.
+        That is the upper bound; the lower one is a tenth of it.
 
         Raises:
             NoBoundsError: No trial was better than no training at all. The error says what to change.
@@ -134,7 +136,8 @@ class Search:
         if earlier is not None and earlier.num_steps < winner.num_steps:
             before = self._best_rate(earlier.rung)
             trend = max(0.0, math.log(before / best) / math.log(winner.num_steps / earlier.num_steps))
-        lowered = min((HORIZON + TREND * trend) * math.log10(max(1.0, longer)), FARTHEST)
+        power = max(HORIZON + TREND * trend, OVERFITTED if self.overfits else 0.0)
+        lowered = min(power * math.log10(max(1.0, longer)), FARTHEST)
         max_lr = best / 10**lowered
         side = self.edge
         edge = f" It is the {side} rate that was tried, so a {side[:-2]}r one may be better." if side else ""
@@ -201,8 +204,8 @@ class Search:
         lines.append(bounds.reason)
         if self.overfits:
             lines.append(
-                "The longer trials end with a lower training loss and a worse held-out value than the shorter ones: "
-                "the training overfits. Train for fewer updates, or regularize."
+                "The training overfits: a higher rate ends with a lower training loss and a worse held-out value. "
+                "So the bounds go down by as much as the training is longer than a trial."
             )
         if bounds.confidence < UNSURE:
             lines.append("The confidence is low: give a larger `budget`.")
@@ -210,12 +213,16 @@ class Search:
 
     @property
     def overfits(self) -> bool:
-        """Whether longer trials end with a lower training loss, but with a worse held-out value."""
+        """Whether overfitting sets the best rate: the next higher one learns more and generalizes worse.
+
+        So it is where the trial at the next higher rate of the last rung ends with a lower training loss than the
+        winner, though its held-out value is worse.
+        """
         winner = self.winner
-        earlier = None if winner is None else best_of([t for t in self.trials if t.rung < winner.rung], self.goal)
-        if winner is None or earlier is None:
+        higher = [] if winner is None else [t for t in self._rung(winner.rung) if t.max_lr > winner.max_lr]
+        if winner is None or not higher or higher[0].score is None:
             return False
-        return self._cost(winner) > self._cost(earlier) and _late(winner) < _late(earlier)
+        return _late(higher[0]) < _late(winner)
 
     def __repr__(self) -> str:
         return f"<Search: {len(self.trials)} trials, {self.updates} of {self.budget} updates, {self.stop}>"
