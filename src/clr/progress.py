@@ -80,5 +80,5 @@ def _left(seconds: float, made: int, missing: int) -> str:
 def say(words: str) -> None:
     """Prints a line to the standard error stream, where there is one."""
     if sys.stderr is not None:
-        with suppress(OSError):  # whoever reads it has gone
+        with suppress(OSError, ValueError):  # whoever reads it has gone, or it is closed
             print(words, file=sys.stderr)

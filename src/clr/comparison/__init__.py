@@ -45,8 +45,8 @@ def compare(
     With a ``file``, each run is kept as soon as it is over. After a crash or Ctrl-C, the same call goes on where it
     was: nothing is lost, and nothing is run twice. SIGTERM counts as Ctrl-C. You can add schedules, seeds and lengths
     to a file at any time. The call says on the standard error stream which runs it reuses. It refuses them where the
-    source of ``train``'s module has changed since: choose ``fresh=True`` or ``reuse=True`` then. A run that raises, diverges (a metric that is not
-    finite) or takes its worker down is a result too, kept with its error.
+    source of ``train``'s module has changed since: choose ``fresh=True`` or ``reuse=True`` then. A run that raises,
+    diverges (a metric that is not finite) or takes its worker down is a result too, kept with its error.
 
     Args:
         train: A function ``train(schedule, seed, total_steps)``. It makes ``total_steps`` updates under a schedule,
@@ -140,18 +140,19 @@ def compare(
     }
     jobs = [Job(own, made[own, budget], seed, budget) for budget in budgets for seed in all_seeds for own in schedules]
     texts = {key: identity.description(key[0], value, file is not None) for key, value in made.items()}
-    known = store.Training("", None)  # without a file, nothing is to be known again
-    if file is not None:
-        known = store.Training(identity.name_of(train, name), identity.source_of(train))
-    settings: dict[str, Any] = {"metric": metric, "goal": goal, "target": target}
+    known = ("", None) if file is None else (identity.name_of(train, name), identity.source_of(train))
     with engines.ended_like_ctrl_c(), store.Store(file) as kept:
-        kept.settle(known, texts, fresh, reuse)
+        kept.settle(*known, texts, fresh, reuse)
         there = kept.runs()
         missing = [job for job in jobs if job.key not in there]
         if len(missing) < len(jobs):
-            say(kept.words_of_reuse(len(jobs) - len(missing), len(jobs)))
-        made_by = {"engine": engine, "versions": versions()} if missing else {}
-        kept.note(settings | made_by, before, None if range_test is None else range_test.to_json())
+            noted = kept.settings()
+            found = f"{len(jobs) - len(missing)} of {len(jobs)} runs reused from {file}"
+            say(f"{found}, made {noted['made']} by {noted['train']}")
+        settings: dict[str, Any] = {"metric": metric, "goal": goal, "target": target}
+        if missing:
+            settings |= {"engine": engine, "versions": versions()}
+        kept.note(settings, before, None if range_test is None else range_test.to_json())
         total = sum(job.total_steps for job in jobs)
         done = total - sum(job.total_steps for job in missing)
         reached: dict[Key, int] = {}
@@ -168,9 +169,10 @@ def compare(
                     show(done + sum(reached.values()), now=now)
             finally:
                 events.close()
-        found = kept.runs()
-        runs = [found[own, budget, seed] for own, budget in made for seed in sorted(all_seeds)]
-        return Comparison.of(runs, {key: kept.schedules()[key] for key in made}, **settings, **kept.context())
+        there = kept.runs()
+        runs = [there[own, budget, seed] for own, budget in made for seed in sorted(all_seeds)]
+        descriptions = {key: text for key, text in kept.schedules().items() if key in made}
+        return Comparison.of(**kept.content() | {"runs": runs, "descriptions": descriptions})
 
 
 def _numbers(name: str, values: Any, low: int) -> list[int]:

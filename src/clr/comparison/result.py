@@ -97,12 +97,9 @@ class Comparison:
         from clr.comparison.store import Store
 
         with Store(file, reading=True) as kept:
-            settings, runs = kept.settings(), tuple(kept.runs().values())
-            descriptions, context = kept.schedules(), kept.context()
+            content = kept.content()
         given: dict[str, Any] = {"metric": metric, "goal": goal, "target": target}
-        if metric is None:
-            given = {name: settings.get(name) if value is None else value for name, value in given.items()}
-        return cls.of(runs, descriptions, **given, **context)
+        return cls.of(**content | {name: value for name, value in given.items() if metric or value is not None})
 
     @property
     def schedules(self) -> tuple[str, ...]:

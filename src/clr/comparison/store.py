@@ -11,7 +11,7 @@ from contextlib import ExitStack, closing
 from datetime import date
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from clr import checks
 from clr.comparison.runs import Key, Run
@@ -23,30 +23,19 @@ VERSION = 2
 APPLICATION = 0x636C7231  # says of an SQLite file what it is
 PATIENCE = 30.0  # seconds in which a file that cannot be read or written is tried again
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-_DENIED = (
-    sqlite3.SQLITE_PERM,
-    sqlite3.SQLITE_READONLY,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_CANTOPEN,
-)
-_TABLES = """
+_DENIED = (sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL)
+_TABLES = f"""
 CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS schedules (name TEXT, steps INTEGER, description TEXT NOT NULL, PRIMARY KEY (name, steps));
 CREATE TABLE IF NOT EXISTS runs (
     schedule TEXT, steps INTEGER, seed INTEGER, state TEXT NOT NULL, error TEXT, records TEXT NOT NULL,
     seconds REAL NOT NULL, PRIMARY KEY (schedule, steps, seed)
-)
+);
+PRAGMA application_id = {APPLICATION};
+PRAGMA user_version = {VERSION}
 """
 _KEYS = {"settings": 1, "schedules": 2, "runs": 3}  # the length of the primary key of each table
 Row = tuple[Any, ...]
-
-
-class Training(NamedTuple):
-    """What makes the runs of a file."""
-
-    name: str
-    source: str | None  # a digest of it, None where there is none
 
 
 class NotWrittenError(OSError):
@@ -74,17 +63,17 @@ class Store:
     """
 
     def __init__(self, file: str | Path | None, reading: bool = False) -> None:
-        self._path = None if file is None else _path(file)
-        self._reading = reading
+        self._path = Path(os.devnull) if file is None else _path(file)
+        self._reading, self._in_memory = reading, file is None
         self._rows: dict[Row, Row] = {}  # by table and primary key
         self._unsaved: dict[Row, Row] = {}
         self._sum = 0  # of a hash of each row: the file has it, and so shows any damage
         self._replaced = 0  # runs that are deleted once the first new one is written
-        self._said = False
+        self._is_said = False  # that the file cannot be read or written
 
     def __enter__(self) -> Self:
         self._open = ExitStack()
-        if self._path is None:
+        if self._in_memory:
             return self
         real = Path(os.path.realpath(self._path))  # so that a file has one lock, whatever it is called
         if not real.parent.is_dir():
@@ -112,33 +101,43 @@ class Store:
 
     def __exit__(self, kind: type[BaseException] | None, *others: object) -> None:
         with self._open:
-            if self._path is None or not any(table == "runs" for table, *_ in self._unsaved):
-                return
-            try:
-                self._try(self._write, PATIENCE if kind is None else 0)
-            except (OSError, ValueError) as error:
-                words = self._rescued(error)
-                if kind is None:
-                    raise NotWrittenError(words, tuple(self.runs().values())) from None
-                say(words)
-            except KeyboardInterrupt:
-                say(self._rescued("interrupted"))
-                raise
+            if any(table == "runs" for table, *_ in self._unsaved):
+                try:
+                    self._try(self._write, PATIENCE if kind is None else 0)
+                except (OSError, ValueError) as error:
+                    words = self._rescued(error)
+                    if kind is None:
+                        raise NotWrittenError(words, tuple(self.runs().values())) from None
+                    say(words)
+                except KeyboardInterrupt:
+                    say(self._rescued("interrupted"))
+                    raise
 
-    def settle(self, train: Training, descriptions: Mapping[tuple[str, int], str], fresh: bool, reuse: bool) -> None:
-        """Takes note of what is to be run; refuses what does not go with what was run before."""
+    def settle(
+        self, train: str, source: str | None, descriptions: Mapping[tuple[str, int], str], fresh: bool, reuse: bool
+    ) -> None:
+        """Takes note of what is to be run; refuses what does not go with what was run before.
+
+        Args:
+            train: The name of the training.
+            source: A digest of its source, None where there is none.
+            descriptions: What each name stands for at each budget.
+            fresh: Whether the old runs are to be replaced.
+            reuse: Whether runs of another source are good enough.
+        """
         count, settings = len(self._table("runs")), self.settings()
-        if count and settings["train"] != train.name:
+        if count and settings["train"] != train:
             raise ValueError(
-                f"{self._path} has the runs of {settings['train']!r}, not of {train.name!r}. Give another `file`, or, "
+                f"{self._path} has the runs of {settings['train']!r}, not of {train!r}. Give another `file`, or, "
                 f"if it is the same training, `name={settings['train']!r}`."
             )
         if fresh or not count:
             self._rows, self._unsaved, self._sum, self._replaced = {}, {}, 0, count
-            self._put("settings", "source", json.dumps(train.source or ""))
-        elif (train.source is None or settings["source"] != train.source) and not reuse:
+            self._note("train", train)
+            self._note("source", source or "")
+        elif (source is None or settings["source"] != source) and not reuse:
             raise ValueError(
-                f"the source of {train.name} is another than that of the runs in {self._path}, made {settings['made']}."
+                f"the source of {train} is another than that of the runs in {self._path}, made {settings['made']}."
                 " `fresh=True` deletes them and makes all anew; `reuse=True` uses them as they are."
             )
         described = self.schedules()
@@ -151,33 +150,36 @@ class Store:
                     f"{self._path} has the runs of another schedule under the name {key[0]!r}. "
                     f"Received: {text}, there: {there}."
                 )
-        self._put("settings", "train", json.dumps(train.name))
-
-    def words_of_reuse(self, count: int, wanted: int) -> str:
-        """Says which runs are not made again."""
-        settings = self.settings()
-        return f"{count} of {wanted} runs reused from {self._path}, made {settings['made']} by {settings['train']}"
 
     def note(self, settings: dict[str, Any], before: dict[str, int], range_test: str | None) -> None:
         """Takes note of how the runs are compared. What was known of other schedules and the range test is kept."""
-        noted = settings | {"before": self.settings().get("before", {}) | before}
-        if range_test is not None:
-            noted["range_test"] = range_test
-        for name, value in noted.items():
-            self._put("settings", name, json.dumps(value))
+        tested = {} if range_test is None else {"range_test": range_test}
+        for name, value in (settings | tested | {"before": self.settings().get("before", {}) | before}).items():
+            self._note(name, value)
         if not self._replaced:
             self._try(self._write, PATIENCE)
+
+    def add(self, run: Run) -> None:
+        """Keeps a run: in the file if that can be written, and else in memory until it can."""
+        records = [[step, {name: _plain(value) for name, value in metrics.items()}] for step, metrics in run.records]
+        self._put("runs", *run.key, run.state, run.error, json.dumps(records), run.seconds)
+        self._note("made", date.today().isoformat())
+        try:
+            self._try(self._write, 0)
+        except (OSError, ValueError) as problem:  # it is tried again with the next run, and at the end
+            self._say(problem)
 
     def settings(self) -> dict[str, Any]:
         """All that was noted."""
         return {name: json.loads(value) for name, value in self._table("settings")}
 
-    def context(self) -> dict[str, Any]:
-        """What was noted of how the runs came about, as `Comparison.of` takes it."""
+    def content(self) -> dict[str, Any]:
+        """All there is, as `Comparison.of` takes it."""
         settings = self.settings()
         test = settings.get("range_test")
-        return {
-            "before": settings.get("before"),
+        return {name: settings.get(name) for name in ("metric", "goal", "target", "before")} | {
+            "runs": tuple(self.runs().values()),
+            "descriptions": self.schedules(),
             "range_test": None if test is None else RangeTest.from_json(test),
             "origin": {name: settings[name] for name in ("train", "engine", "versions") if name in settings},
         }
@@ -188,22 +190,18 @@ class Store:
 
     def runs(self) -> dict[Key, Run]:
         """All runs, in the order of their schedules."""
-        runs = {row[:3]: Run(*row[:5], _records(row[5]), row[6]) for row in self._table("runs")}  # type: ignore[call-arg]
         order = {key: at for at, key in enumerate(self.schedules())}
-        return dict(sorted(runs.items(), key=lambda item: (order[item[0][:2]], item[0][2])))
-
-    def add(self, run: Run) -> None:
-        """Keeps a run: in the file if that can be written, and else in memory until it can."""
-        records = [[step, {name: _plain(value) for name, value in metrics.items()}] for step, metrics in run.records]
-        self._put("runs", *run.key, run.state, run.error, json.dumps(records), run.seconds)
-        self._put("settings", "made", json.dumps(date.today().isoformat()))
-        try:
-            self._try(self._write, 0)
-        except (OSError, ValueError) as problem:  # it is tried again with the next run, and at the end
-            self._say_once(problem)
+        rows = sorted(self._table("runs"), key=lambda row: (order[row[:2]], row[2]))
+        return {
+            (schedule, steps, seed): Run(schedule, steps, seed, state, error, _records(records), seconds)
+            for schedule, steps, seed, state, error, records, seconds in rows
+        }
 
     def _table(self, wanted: str) -> list[Row]:
         return [row for (table, *_), row in self._rows.items() if table == wanted]
+
+    def _note(self, name: str, value: object) -> None:
+        self._put("settings", name, json.dumps(value))
 
     def _put(self, table: str, *row: Any) -> None:
         key = (table, *row[: _KEYS[table]])
@@ -212,42 +210,8 @@ class Store:
             self._sum += _hash(table, row) - (0 if old is None else _hash(table, old))
             self._rows[key] = self._unsaved[key] = row
 
-    def _try(self, action: Callable[[], None], wait: float) -> None:
-        """Does something to the file, again and again while another program or a full disk does not let it."""
-        until = time.monotonic() + wait
-        while self._path is not None:
-            try:
-                action()
-                return
-            except sqlite3.Error as error:
-                problem = self._problem(error)
-            if time.monotonic() >= until or problem.args == self._damaged().args:
-                raise problem
-            self._say_once(problem)
-            time.sleep(0.1)
-
-    def _say_once(self, problem: object) -> None:
-        """Says what keeps the file from being read or written, once until it can be."""
-        if not self._said:
-            self._said = True
-            unsaved = sum(table == "runs" for table, *_ in self._unsaved)
-            say(f"{problem}; trying again" + (f", with {unsaved} runs in memory until then" if unsaved else ""))
-
-    def _problem(self, error: sqlite3.Error) -> OSError | ValueError:
-        """An error of SQLite as one that names the file."""
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code in _BUSY:
-            return ValueError(f"{self._path} is in use by another process")
-        if code in _DENIED:
-            return OSError(f"{self._path} cannot be read or written: {error}")
-        return self._damaged()
-
-    def _damaged(self) -> ValueError:
-        assert self._path is not None
-        return ValueError(
-            f"{self._path} is not the file of a comparison, or is damaged. `sqlite3 {self._path.name} .recover` may "
-            "save some of its runs."
-        )
+    def _digest(self) -> Row:
+        return "digest", f"{self._sum % 2**256:064x}"
 
     def _load(self) -> None:
         """Reads all rows at one moment, and checks them."""
@@ -260,11 +224,9 @@ class Store:
             (version,) = execute("PRAGMA user_version").fetchone()
             if not tables and not application and not self._reading:
                 return
-            if application != APPLICATION:
-                raise self._damaged()
-            if version != VERSION:
+            if application == APPLICATION and version != VERSION:
                 raise ValueError(f"{self._path} must be of version {VERSION}. Received: {version}.")
-            if execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+            if application != APPLICATION or execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
                 raise self._damaged()
             found = {
                 (table, *row[:length]): row
@@ -278,34 +240,26 @@ class Store:
 
     def _write(self) -> None:
         """Writes what is new."""
-        if not self._unsaved:
-            return
-        self._fill(self._database, self._unsaved)
+        if self._unsaved and not self._in_memory:
+            self._fill(self._database, self._unsaved)
+            if self._replaced:
+                say(f"{self._replaced} runs of {self.settings()['train']} deleted from {self._path}")
+            if self._is_said:
+                say(f"{self._path} can be used again, and nothing is lost")
+            self._replaced, self._is_said = 0, False
         self._unsaved.clear()
-        if self._replaced:
-            say(f"{self._replaced} runs of {self.settings()['train']} deleted from {self._path}")
-            self._replaced = 0
-        if self._said:
-            self._said = False
-            say(f"{self._path} can be used again, and nothing is lost")
 
     def _fill(self, database: sqlite3.Connection, rows: Mapping[Row, Row]) -> None:
         """Writes rows in one transaction."""
         with database:
-            database.execute("BEGIN IMMEDIATE")
-            for statement in _TABLES.split(";"):
+            deleted = [f"DELETE FROM {table}" for table in _KEYS if self._replaced]
+            for statement in ["BEGIN IMMEDIATE", *_TABLES.split(";"), *deleted]:
                 database.execute(statement)
-            database.execute(f"PRAGMA application_id = {APPLICATION}")
-            database.execute(f"PRAGMA user_version = {VERSION}")
-            if self._replaced:
-                for table in _KEYS:
-                    database.execute(f"DELETE FROM {table}")
             for (table, *_), row in [*rows.items(), (("settings",), self._digest())]:
                 database.execute(f"INSERT OR REPLACE INTO {table} VALUES ({', '.join('?' * len(row))})", row)
 
     def _rescued(self, problem: object) -> str:
         """Writes all runs to a file elsewhere, and says so."""
-        assert self._path is not None
         try:
             copy = Path(mkdtemp(prefix="clr-")) / self._path.name
             with closing(sqlite3.connect(copy, isolation_level=None)) as database:
@@ -314,15 +268,47 @@ class Store:
             return f"{problem}. A copy cannot be written either. The attribute `runs` of this error has all runs."
         return f"{problem}. A copy with all {len(self._table('runs'))} runs is {copy}."
 
-    def _digest(self) -> Row:
-        return "digest", f"{self._sum % 2**256:064x}"
+    def _try(self, action: Callable[[], None], wait: float) -> None:
+        """Does something to the file, again and again while another program or a full disk does not let it."""
+        until = time.monotonic() + wait
+        while True:
+            try:
+                return action()
+            except sqlite3.Error as error:
+                problem = self._problem(error)
+            if time.monotonic() >= until or problem.args == self._damaged().args:
+                raise problem
+            self._say(problem)
+            time.sleep(0.1)
+
+    def _say(self, problem: object) -> None:
+        """Says what keeps the file from being read or written, once until it can be."""
+        if not self._is_said:
+            self._is_said = True
+            unsaved = sum(table == "runs" for table, *_ in self._unsaved)
+            say(f"{problem}; trying again" + (f", with {unsaved} runs in memory until then" if unsaved else ""))
+
+    def _problem(self, error: sqlite3.Error) -> OSError | ValueError:
+        """An error of SQLite as one that names the file."""
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in _BUSY:
+            return ValueError(f"{self._path} is in use by another process")
+        if code in (*_DENIED, sqlite3.SQLITE_CANTOPEN):
+            return OSError(f"{self._path} cannot be read or written: {error}")
+        return self._damaged()
+
+    def _damaged(self) -> ValueError:
+        return ValueError(
+            f"{self._path} is not the file of a comparison, or is damaged. `sqlite3 {self._path.name} .recover` may "
+            "save some of its runs."
+        )
 
 
 def _path(file: object) -> Path:
     """The path of a file."""
-    if not isinstance(file, str | os.PathLike) or not isinstance(os.fspath(file), str):
+    text = os.fspath(file) if isinstance(file, os.PathLike) else file
+    if not isinstance(text, str):
         checks.fail(TypeError, "file", "the path of a file", file)
-    text = os.fspath(file)
     if text in ("", ":memory:") or "\0" in text:
         checks.fail(ValueError, "file", "the path of a file", file)
     return Path(text)
