@@ -4,7 +4,6 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from clr import above, checks
@@ -22,6 +21,7 @@ FACTOR = math.sqrt(10)  # from one rate of a rung to the next
 HORIZON = 0.1
 TREND = 0.3  # of the fall of the best rate from rung to rung, how much of it goes on
 OVERFITTED = 1.0  # the power where overfitting sets the best rate: rate times updates is how much is learned
+LIKELY, STEEP, CLIFF = 0.95, 8.0, 0.15  # confidence on a plateau; how a slope lowers it; the slope beside an edge
 FARTHEST = 1.5  # decades that both may lower the rate
 SEARCH_STOPS = STOPS | {"completed": "it tried all that it wanted to try", "budget": "its updates were used up"}
 
@@ -147,7 +147,7 @@ class Search:
             f"max_lr is {10**-lowered:.2g} of that, for the training is {longer:.3g} times as long, "
             f"and base_lr is {1 / RATIO:g} of max_lr.{edge}"
         )
-        return Bounds(max_lr / RATIO, max_lr, self._confidence(trend, lowered), reason)
+        return Bounds(max_lr / RATIO, max_lr, self._confidence(winner), reason)
 
     @property
     def edge(self) -> Literal["lowest", "highest"] | None:
@@ -304,19 +304,20 @@ class Search:
         offset = (left - right) / bend / 2 if bend > 0 else 0.0
         return own[at].max_lr * math.pow(FACTOR, offset)
 
-    @cached_property
-    def _agreed(self) -> float:
-        """How many decades the test's upper bound is from the winner."""
-        winner = self.winner
-        if winner is None or self.range_test is None:
-            return math.inf
-        try:
-            return abs(math.log10(self.range_test.bounds().max_lr / winner.max_lr))
-        except NoBoundsError:
-            return math.inf
+    def _confidence(self, winner: Trial) -> float:
+        """How likely the bounds are near the best ones, as it was on tuning tasks: see docs/bounds.md.
 
-    def _confidence(self, trend: float, lowered: float) -> float:
-        return (0.4 if self.edge else 0.9) / (1 + trend)
+        Where the held-out value depends much on the rate, bounds that are a little off cost more.
+        """
+        own = self._rung(winner.rung)
+        at = own.index(winner)
+        fall = math.inf if self.start is None else self._signed(self.start) - self._cost(winner)
+        rises = [
+            (self._cost(own[side]) - self._cost(winner)) / fall for side in (at - 1, at + 1) if 0 <= side < len(own)
+        ]
+        if len(rises) < 2 or not all(map(math.isfinite, rises)):  # an edge, or a neighbour that diverged
+            return LIKELY / (1 + STEEP * CLIFF)
+        return LIKELY / (1 + STEEP * min(rises))
 
 
 def best_of(trials: Sequence[Trial], goal: str) -> Trial | None:
