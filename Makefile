@@ -1,13 +1,15 @@
 # make demo   sets everything up and trains on real digits under each policy
 # make test   sets everything up and runs the tests
 # The rest: test-studies (the published results against the runs that are kept), check (ruff, mypy, the order of
-# imports), bench, study (hours; can be stopped and resumed), figures, clean.
+# imports), fuzz (odd arguments, damaged files and kills for ten minutes; SEED=7 tries others), bench, study (hours;
+# can be stopped and resumed), figures, clean.
 
 PYTHON ?= python3
 BIN := .venv/bin
+SEED ?= 1
 WORKERS := --numprocesses auto --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test test-studies check bench study figures clean
+.PHONY: demo test test-studies check fuzz bench study figures clean
 
 demo: .venv/installed-demo
 	$(BIN)/clr demo
@@ -24,6 +26,9 @@ check: .venv/installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/python .ci/census.py
+
+fuzz: .venv/installed-dev
+	$(BIN)/python -m tests.faults --seed $(SEED)
 
 bench: .venv/installed-bench
 	$(BIN)/python -m benchmarks

@@ -20,6 +20,7 @@ import clr
 from clr.cli import main
 from tests import curves
 from tests.curves import measured
+from tests.faults.campaign import Part, campaign
 
 COMMAND = str(Path(sys.executable).with_name("clr"))
 GIVEN = ("--schedules", "schedules.json", "--total-steps", "5", "--seeds", "1", "--workers", "0")
@@ -338,25 +339,44 @@ def fuzz(count: int, seed: int) -> list[str]:
     generator, found = random.Random(seed), []
     with TemporaryDirectory() as folder, chdir(folder):
         make_files()
-        for _ in range(count):
+        for number in range(count):
             source = generator.choice(["test.json", "schedules.json"])
             Path("mutated.json").write_bytes(mutated(Path(source).read_bytes(), generator))
             line = command_line(generator)
             try:
                 code, out, err = called(*line)
             except BaseException as error:
-                found.append(f"clr {line}: {type(error).__name__}: {error}")
+                found.append(f"seed {seed}, number {number}: clr {line}: {type(error).__name__}: {error}")
                 continue
             said = err.splitlines()
             refused = [text for text in said if text.startswith("clr: ")]
             right = {0: not refused, 1: not refused and "show" in line, 2: len(refused) == 1 and said[-1:] == refused}
             if not right.get(code) or "Traceback" in out + err or (code == 2 and out):
-                found.append(f"clr {line}: exit code {code}, {out[-200:]!r}, {err[-500:]!r}")
+                found.append(
+                    f"seed {seed}, number {number}: clr {line}: exit code {code}, {out[-200:]!r}, {err[-500:]!r}"
+                )
     return found
 
 
 def test_command_lines_of_a_grammar() -> None:
     assert fuzz(200, seed=19) == []
+
+
+def finds_one(count: int, seed: int) -> list[str]:
+    return [f"seed {seed}"] if seed == 70_001 else []
+
+
+def raises(count: int, seed: int) -> list[str]:
+    raise ZeroDivisionError(f"seed {seed}")
+
+
+def test_the_long_form_tells_what_was_found(capsys: pytest.CaptureFixture[str]) -> None:
+    parts = [Part(name, __name__, name, 20, 10) for name in ("finds_one", "raises")]
+    assert campaign(parts, 7) == 3
+    out = capsys.readouterr().out
+    assert re.findall("([0-9]+) ([a-z_]+): ([0-9]) found", out) == [("20", "finds_one", "1"), ("20", "raises", "2")]
+    assert "'seed 70001'" in out
+    assert "'piece 1: ZeroDivisionError: seed 70001'" in out
 
 
 def test_the_grammar_finds_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
