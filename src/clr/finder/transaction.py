@@ -28,9 +28,10 @@ class Interrupts:
 
     def take(self) -> bool:
         """Whether Ctrl-C was pressed. The caller must then act on it, for it is forgotten here."""
-        pressed = bool(self._pressed)
+        if not self._pressed:  # one that comes after this line is taken the next time
+            return False
         self._pressed.clear()
-        return pressed
+        return True
 
     def __enter__(self) -> "Interrupts":
         self._main = threading.current_thread() is threading.main_thread()  # other threads get no Ctrl-C
