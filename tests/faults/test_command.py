@@ -39,6 +39,8 @@ def make_files() -> None:
     for name, text in MODULES.items():
         Path(f"{name}.py").write_text(f"{text}\n")
     test = measured(curves.valley, noise=0.05).to_json()
+    parts = ['{"kind": "multiple", "schedule": ', '{"kind": "constant", "lr": 1.0}', ', "factor": 0.5}']
+    nested = parts[0] * 400 + parts[1] + parts[2] * 400
     named = json.dumps({name: clr.constant(0.1 + at / 10).to_dict() for at, name in enumerate(NAMES)})
     texts = {
         "test.json": test,
@@ -47,6 +49,7 @@ def make_files() -> None:
         "escape.json": json.dumps({"\x1b[31m": clr.constant(0.1).to_dict()}),
         "empty.json": "",
         "deep.json": "[" * 100_000,
+        "nested.json": '{"a": {"clr": 1, ' + nested[1:] + "}",
         "folded.json": '{"a":' * 900 + "1" + "}" * 900,
         "cut.json": test[: len(test) // 2],
         "list.json": "[1, 2]",
@@ -104,13 +107,14 @@ REFUSED = {
     "compare os:path {given}": "`train` must be a function",
     "compare trained:train {given} --seeds 99999999999": "'--seeds'",
     "compare trained:train {given} --total-steps 99999999999999999999": "'--total-steps'",
-    "compare trained:train {given} --range-test deep.json": "deep.json is not a range test: .* nested too deeply",
+    "compare trained:train {given} --range-test deep.json": "deep.json is not a range test: .*nested so deep",
     "compare trained:train {given} --schedules escape.json": r"printable characters.* Received: '\\x1b\[31m'",
     "compare trained:train {given} --runs folder": "folder is not a file",
     "compare trained:train {given} --runs missing/x.sqlite": "cannot write missing: No such folder",
     "compare trained:train {given} --out missing/x.html": "cannot write missing/x.html: No such file",
     "compare trained:train --total-steps 5 --schedules surrogate.json": r"not a file of schedules: '\\udcff': `data`",
     "compare trained:train --total-steps 5 --schedules folded.json": "folded.json is not a file of schedules",
+    "compare trained:train --total-steps 5 --schedules nested.json": "nested.json is not a file of schedules: 'a'",
     "compare trained:train --total-steps 5 --schedules list.json": "list.json is not a file of schedules",
     "compare trained:train --total-steps 5 --schedules pipe": "pipe is not a file of schedules",
     "compare trained:train --total-steps 5 --schedules folder": "cannot read folder: Is a directory",

@@ -1,6 +1,5 @@
 """What several commands share: the policies, how files are read, and how the command refuses what cannot be done."""
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,8 +60,6 @@ def expecting(what: str, path: Path) -> Iterator[None]:
     """Turns an error in the data of a file into a line that names the file, and what it should be."""
     try:
         yield
-    except RecursionError as error:
-        raise RefusedError(f"{path} is not {what}: its data is nested too deeply") from error
     except (TypeError, ValueError, OverflowError) as error:
         raise RefusedError(f"{path} is not {what}: {error}") from error
 
@@ -74,7 +71,7 @@ def read_json(path: Path) -> Any:
         data = file.read(MOST_BYTES + 1)
     if len(data) > MOST_BYTES:
         raise ValueError(f"it has more than {MOST_BYTES:,} bytes")
-    return json.loads(data.decode("utf-8"), object_pairs_hook=checks.unique)
+    return checks.parsed(data)
 
 
 def _open_at_once(path: str, flags: int) -> int:
