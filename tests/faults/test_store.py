@@ -60,12 +60,15 @@ def test_a_file_that_was_cut_is_refused(file: Path) -> None:
         assert refused(file)
 
 
-def test_a_flipped_byte_is_noticed_or_changes_nothing(file: Path) -> None:
+@pytest.mark.parametrize("flips", [1, 30])
+def test_flipped_bytes_are_noticed_or_change_nothing(file: Path, flips: int) -> None:
     content, whole, draw = file.read_bytes(), everything(file), random.Random(19)
     noticed = unnoticed = 0
     for _ in range(100):
-        at = draw.randrange(len(content))
-        file.write_bytes(content[:at] + bytes([content[at] ^ draw.randrange(1, 256)]) + content[at + 1 :])
+        damaged = bytearray(content)
+        for _ in range(flips):
+            damaged[draw.randrange(len(content))] ^= draw.randrange(1, 256)
+        file.write_bytes(damaged)
         try:
             found = everything(file)
         except ValueError as error:

@@ -274,7 +274,7 @@ class Store:
         while True:
             try:
                 return action()
-            except sqlite3.Error as error:
+            except (sqlite3.Error, UnicodeError) as error:  # the latter at a damaged text in SQLite's own message
                 problem = self._problem(error)
             if time.monotonic() >= until or problem.args == self._damaged().args:
                 raise problem
@@ -288,7 +288,7 @@ class Store:
             unsaved = sum(table == "runs" for table, *_ in self._unsaved)
             say(f"{problem}; trying again" + (f", with {unsaved} runs in memory until then" if unsaved else ""))
 
-    def _problem(self, error: sqlite3.Error) -> OSError | ValueError:
+    def _problem(self, error: Exception) -> OSError | ValueError:
         """An error of SQLite as one that names the file."""
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in _BUSY:
