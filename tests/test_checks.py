@@ -28,7 +28,7 @@ SCALE = "`scale_fn` must be a function that returns a number from 0 to 1. Receiv
 STEP = "`step` must be a whole number of steps, 0 or more. Received: {}."
 COUNT = "`{}` must be a whole number, 1 or more. Received: {}."
 EPOCHS = "`epochs` must be a finite number above 0. Received: {}."
-EITHER = "step_size takes either `steps_per_epoch`, or `num_samples` and `batch_size`, or `total_steps`."
+EITHER = "step_size takes either `steps_per_epoch`, or `num_samples` and `batch_size`, or `total_steps`. Received: {}."
 DTYPE = "`dtype` is for arrays and tensors, a single step gives a float. Received: {}."
 SHAPE = "`shape` must be one of 'linear', 'cosine', '1-sqrt'. Received: {}."
 MULT = "`cycle_mult` must be 1, or a number from 0.001 to 1000 at least 0.001 away from it. Received: {}."
@@ -188,11 +188,15 @@ TABLE: list[tuple[str, type[Exception], str]] = [
     ("clr.step_size(num_samples=0, batch_size=2)", ValueError, COUNT.format("num_samples", "0")),
     ("clr.step_size(num_samples=10, batch_size=0)", ValueError, COUNT.format("batch_size", "0")),
     ("clr.step_size(num_samples=10, batch_size=2.0)", TypeError, COUNT.format("batch_size", "2.0")),
-    ("clr.step_size()", TypeError, EITHER),
-    ("clr.step_size(num_samples=10)", TypeError, EITHER),
-    ("clr.step_size(batch_size=10)", TypeError, EITHER),
-    ("clr.step_size(5, num_samples=10, batch_size=2)", TypeError, EITHER),
-    ("clr.step_size(5, batch_size=2)", TypeError, EITHER),
+    ("clr.step_size()", TypeError, EITHER.format("none of these")),
+    ("clr.step_size(num_samples=10)", TypeError, EITHER.format("`num_samples`")),
+    ("clr.step_size(batch_size=10)", TypeError, EITHER.format("`batch_size`")),
+    (
+        "clr.step_size(5, num_samples=10, batch_size=2)",
+        TypeError,
+        EITHER.format("`steps_per_epoch` and `num_samples` and `batch_size`"),
+    ),
+    ("clr.step_size(5, batch_size=2)", TypeError, EITHER.format("`steps_per_epoch` and `batch_size`")),
     ("at_peak(0, 0)", ValueError, DOWN.format("0")),
     ("at_peak(-1, 5)", ValueError, SIZE.format("-1")),
     ("at_peak('0', 5)", TypeError, SIZE.format("'0'")),
@@ -280,7 +284,7 @@ TABLE: list[tuple[str, type[Exception], str]] = [
     ("clr.linear(1.0, 10, 9)", ValueError, "`total_steps` must be above `warmup_steps` + 1, 9 + 1. Received: 10."),
     ("clr.step_size(total_steps=0)", ValueError, COUNT.format("total_steps", "0")),
     ("clr.step_size(total_steps=9, cycles=0)", ValueError, "`cycles` must be a finite number above 0. Received: 0."),
-    ("clr.step_size(5, total_steps=9)", TypeError, EITHER),
+    ("clr.step_size(5, total_steps=9)", TypeError, EITHER.format("`steps_per_epoch` and `total_steps`")),
     ("clr.one_cycle(-1.0, 10)", ValueError, RATE.format("max_lr", "-1.0")),
     ("clr.one_cycle(1.0, 0)", ValueError, COUNT.format("total_steps", "0")),
     ("clr.one_cycle(1.0, 100.0)", TypeError, COUNT.format("total_steps", "100.0")),
@@ -358,6 +362,12 @@ TABLE: list[tuple[str, type[Exception], str]] = [
     ("clr.join([RAMP, RAMP])(-1)", ValueError, STEP.format("-1")),
     ("RAMP.cycle('5')", TypeError, STEP.format("'5'")),
     ("(RAMP * 2).is_cycle_end(-1)", ValueError, STEP.format("-1")),
+    (
+        "clr.step_size(total_steps=9, epochs=2)",
+        TypeError,
+        "step_size takes `cycles` with `total_steps`, and `epochs` without. Received: `epochs` 2.",
+    ),
+    ("clr.step_size(9, cycles='x')", TypeError, "`cycles` must be a finite number above 0. Received: 'x'."),
     # Spans of time, which NumPy counts among the integers.
     ("SCHEDULE(np.timedelta64(5))", TypeError, STEP.format("np.timedelta64(5)")),
     ("SCHEDULE(np.array([5], 'm8[s]'))", TypeError, STEP.format("array([5], dtype='timedelta64[s]')")),

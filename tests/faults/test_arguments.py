@@ -5,6 +5,8 @@ import json
 import math
 import random
 import re
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -226,11 +228,24 @@ def _call(chance: random.Random, case: Case, name: str) -> None:
 
 def _data(chance: random.Random, case: Case, name: str) -> None:
     """The data of a schedule with an odd value in some place."""
-    schedule = clr.warmup(clr.one_cycle(0.1, 100), 5).clip(0.1, 0.2) if chance.random() < 0.5 else simple(chance)
+    schedule = chance.choice(
+        (
+            clr.warmup(clr.one_cycle(0.1, 100), 5).clip(0.1, 0.2),
+            clr.cyclic(0.1, 1.0, 20.3, mode="peak_decay", peak_decay=0.9),
+            clr.join([clr.warm_restarts(0.1, first_cycle=5, cycle_mult=2), clr.wsd(0.1, 9, decay_steps=3)], [9]) * 0.5,
+            simple(chance),
+        )
+    )
     data = schedule.to_dict()
     _spoil(chance, data)
     case.text += f"({shown(data)})"
-    case.names = ("data", "clr", *(name for policy in POLICIES.values() for name in parameters(policy)), "kind")
+    case.names = (
+        "data",
+        "clr",
+        *(name for policy in POLICIES.values() for name in parameters(policy)),
+        "kind",
+        "scaling",
+    )
     result = case.check(lambda: clr.from_dict(data))
     if isinstance(result, clr.Schedule):
         _check_schedule(case, result)
@@ -364,3 +379,20 @@ def test_odd_arguments_give_right_rates_or_an_error_that_names_them() -> None:
 
 def test_damaged_texts_are_read_or_refused() -> None:
     assert fuzz_json(2000, seed=1) == []
+
+
+MISSING = """
+import sys
+for guest in ("tensorflow", "torch", "jax", "keras", "matplotlib", "numpy"):
+    sys.modules[guest] = None
+import inspect, pydoc, clr
+names = {name for name, _ in inspect.getmembers(clr)}
+assert {"triangular", "range_test", "cyclic_learning_rate", "finder"} <= names
+assert not {"torch", "jax", "keras", "tensorflow", "plot"} & names
+assert "The rate rises and falls" in pydoc.render_doc(clr.triangular) and "advise" in pydoc.render_doc(clr)
+"""
+
+
+def test_help_needs_no_framework() -> None:
+    done = subprocess.run([sys.executable, "-c", MISSING], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

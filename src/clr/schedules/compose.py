@@ -139,7 +139,8 @@ class Join(Schedule):
             starts = [0]
             for number, part in enumerate(schedules[:-1]):
                 if part.total_steps is None:
-                    raise ValueError(f"`boundaries` must be given, since schedules[{number}] has no end: {part!r}.")
+                    endless = f"schedules[{number}] has no end: {checks.shown(part)}"
+                    raise ValueError(f"`boundaries` must be given, since {endless}.")
                 starts.append(starts[-1] + part.total_steps)
         else:
             starts = [0]

@@ -482,13 +482,24 @@ def step_size(
     >>> clr.step_size(total_steps=10_000, cycles=4)
     1250
     """
-    ways = [steps_per_epoch is not None, num_samples is not None, total_steps is not None]
-    if sum(ways) != 1 or (num_samples is None) != (batch_size is None):
+    lengths = {
+        "steps_per_epoch": steps_per_epoch,
+        "num_samples": num_samples,
+        "batch_size": batch_size,
+        "total_steps": total_steps,
+    }
+    given = [f"`{name}`" for name, value in lengths.items() if value is not None]
+    if given not in (["`steps_per_epoch`"], ["`num_samples`", "`batch_size`"], ["`total_steps`"]):
         raise TypeError(
-            "step_size takes either `steps_per_epoch`, or `num_samples` and `batch_size`, or `total_steps`."
+            "step_size takes either `steps_per_epoch`, or `num_samples` and `batch_size`, or `total_steps`. "
+            f"Received: {' and '.join(given) or 'none of these'}."
         )
-    if (epochs if total_steps is not None else cycles) != 4:  # it would be ignored
-        raise TypeError("step_size takes `cycles` with `total_steps`, and `epochs` without.")
+    unused = ("cycles", cycles) if total_steps is None else ("epochs", epochs)
+    if checks.positive(*unused) != 4:  # it would be ignored
+        raise TypeError(
+            "step_size takes `cycles` with `total_steps`, and `epochs` without. "
+            f"Received: `{unused[0]}` {checks.shown(unused[1])}."
+        )
     if total_steps is not None:
         count = checks.positive("cycles", cycles)
         if not 0.01 <= count <= 500:

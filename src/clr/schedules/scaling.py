@@ -85,7 +85,8 @@ def register_scale(name: str, scale_fn: ScaleFn | None = None) -> Any:
     checks.scale_name("name", name)
     checks.scale_fn("scale_fn", scale_fn)
     if _REGISTERED.setdefault(name, scale_fn) is not scale_fn:
-        raise ValueError(f"another scaling function is registered as {name!r} already: {_REGISTERED[name]!r}.")
+        other = f"{checks.shown(name)} already: {checks.shown(_REGISTERED[name])}"
+        raise ValueError(f"another scaling function is registered as {other}.")
     return scale_fn
 
 
@@ -93,7 +94,8 @@ def registered(name: str) -> ScaleFn:
     """The scaling function of that name."""
     checks.scale_name("scale_fn", name)
     if name not in _REGISTERED:
-        raise ValueError(f"no scaling function is registered as {name!r}: call clr.register_scale({name!r}, function).")
+        own = checks.shown(name)
+        raise ValueError(f"no scaling function is registered as {own}: call clr.register_scale({own}, function).")
     return _REGISTERED[name]
 
 
@@ -102,4 +104,5 @@ def registered_name(scale_fn: ScaleFn) -> str:
     for name, function in _REGISTERED.items():
         if function is scale_fn:
             return name
-    raise ValueError(f"only a scaling function that clr.register_scale has named can be saved. Received: {scale_fn!r}.")
+    own = checks.shown(scale_fn)
+    raise ValueError(f"only a scaling function that clr.register_scale has named can be saved. Received: {own}.")
