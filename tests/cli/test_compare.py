@@ -91,25 +91,3 @@ def test_a_changed_training_is_refused_unless_told_otherwise(call: Call, monkeyp
     assert (code, found) == (0, 0.5)
     assert "3 of 3 runs reused from clr-compare.sqlite" in err
     assert final(0.6875, "--fresh")[:2] == (0, 0.6875)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("tests.trainings", *GIVEN[2:]), "must be named as MODULE:FUNCTION. Received: tests.trainings"),
-        (("tests.trainings:none", *GIVEN[2:]), "cannot find tests.trainings:none"),
-        (("tests.none:train", *GIVEN[2:]), "cannot find tests.none:train"),
-        ((".tests:train", *GIVEN[2:]), "must be named as MODULE:FUNCTION. Received: .tests:train"),
-        (("broken:train", *GIVEN[2:]), "cannot find broken:train"),
-        ((*GIVEN[1:3], "none.json", *GIVEN[4:]), "cannot read none.json"),
-        ((*GIVEN[1:3], "test.json", *GIVEN[4:]), "test.json is not a file of schedules: 'clr': `data` must be"),
-        ((*GIVEN[1:], "--range-test", "none.json"), "cannot read none.json"),
-        ((*GIVEN[1:], "--range-test", "schedules.json"), "schedules.json is not a range test"),
-        (("report", "schedules.json"), "schedules.json is not the file of a comparison, or is damaged"),
-    ],
-)
-def test_wrong_use_is_refused_in_a_line(call: Call, arguments: tuple[str, ...], message: str) -> None:
-    Path("broken.py").write_text("def train(:")
-    code, out, err = call("compare", *arguments)
-    assert (code, out, len(err.splitlines())) == (2, "", 1)
-    assert message in err

@@ -2,14 +2,14 @@
 
 import json
 import signal
-import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 import clr
+from clr.demo import tensorflow
+from clr.demo.training import Rates, Run
 from tests.reference import rate
 
 Call = Callable[..., tuple[int, str, str]]
@@ -71,42 +71,44 @@ def test_another_framework(call: Call, framework: str) -> None:
     assert results["rates"] == {"fixed": test.suggest("valley"), "base_lr": base_lr, "max_lr": max_lr}
 
 
-# Ctrl-C, in the main thread and at once, in the range test or in the second run.
-PROGRAM = """
-import signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background has switched off
-from clr.demo import tensorflow as training
-trained = training.train
-
-def in_the_test():
-    yield signal.raise_signal(signal.SIGINT)
-
-def in_the_second_run(policy, seed, total_steps, rates):
-    for run in trained(policy, seed, total_steps, rates):
-        if seed == 1 and len(run.losses) == 5:
-            signal.raise_signal(signal.SIGINT)
-        yield run
-
-training.{name} = {function}
-sys.argv = ["clr", "demo", "--total-steps", "20", "--seeds", "3", "--out", "here"]
-from clr.cli import main
-main()
-"""
+@pytest.fixture
+def interrupts() -> Iterator[None]:
+    """Ctrl-C works, also where a shell's background has switched it off."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.parametrize(
-    ("name", "function", "said"),
-    [
-        ("test_batches", "in_the_test", "Interrupted in the LR range test."),
-        ("train", "in_the_second_run", "Interrupted: 1 of 12 runs are complete."),
-    ],
-)
-def test_ctrl_c_ends_it_cleanly_and_keeps_complete_runs(name: str, function: str, said: str) -> None:
-    program = PROGRAM.format(name=name, function=function)
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.returncode == 128 + signal.SIGINT
-    assert said in done.stderr
-    assert "Traceback" not in done.stderr
-    if name == "train":
-        results = json.loads(Path("here", "results.json").read_text())
-        assert [(run["policy"], run["seed"]) for run in results["runs"]] == [("fixed", 0)]
+OPTIONS = ("--total-steps", "20", "--seeds", "3", "--out", "here")
+
+
+def test_ctrl_c_in_the_range_test_ends_it_cleanly(
+    call: Call, interrupts: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def batches() -> Iterator[None]:
+        signal.raise_signal(signal.SIGINT)
+        yield
+
+    monkeypatch.setattr("clr.demo.tensorflow.test_batches", batches)
+    code, out, err = call("demo", *OPTIONS)
+    assert (code, out) == (128 + signal.SIGINT, "")
+    assert err.endswith("\nInterrupted in the LR range test.\n")
+
+
+def test_ctrl_c_in_the_training_keeps_complete_runs(
+    call: Call, interrupts: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = tensorflow.train
+
+    def train(policy: str, seed: int, total_steps: int, rates: Rates) -> Iterator[Run]:
+        for run in trained(policy, seed, total_steps, rates):
+            if seed == 1 and len(run.losses) == 5:
+                signal.raise_signal(signal.SIGINT)
+            yield run
+
+    monkeypatch.setattr(tensorflow, "train", train)
+    code, _, err = call("demo", *OPTIONS)
+    assert code == 128 + signal.SIGINT
+    assert err.endswith("\nInterrupted: 1 of 12 runs are complete.\n")
+    results = json.loads(Path("here", "results.json").read_text())
+    assert [(run["policy"], run["seed"]) for run in results["runs"]] == [("fixed", 0)]

@@ -3,8 +3,6 @@
 import csv
 import io
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -36,12 +34,6 @@ def test_values_as_json_of_one_cycle_by_default(call: Call, tmp_path: Path) -> N
     assert (code, out) == (0, "")
     rows = json.loads((tmp_path / "rates.json").read_text())
     assert rows == [{"step": step, "learning_rate": value} for step, value in enumerate([0.01, 0.055, 0.1, 0.055])]
-
-
-def test_values_end_quietly_when_the_reader_does() -> None:
-    command = f"'{Path(sys.executable).with_name('clr')}' values --steps 1000000 | head -2"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
-    assert (done.stdout, done.stderr) == ("step,learning_rate\n0,0.01\n", "")
 
 
 def test_plot_writes_a_picture_and_describes(call: Call, tmp_path: Path) -> None:

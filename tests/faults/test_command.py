@@ -8,17 +8,16 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import chdir, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal, TextIO
-from unittest.mock import patch
+from typing import TextIO
 
 import pytest
 
 import clr
-from clr.cli import main
 from tests import curves
+from tests.command import called
 from tests.curves import measured
 from tests.faults.campaign import Part, campaign
 
@@ -64,32 +63,18 @@ def make_files() -> None:
     os.mkfifo("pipe")
 
 
+def forget_modules() -> None:
+    """Lets the next command import the modules of its own folder."""
+    for name in MODULES:
+        sys.modules.pop(name, None)
+
+
 @pytest.fixture(autouse=True)
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     make_files()
-
-
-def called(*arguments: str, out: TextIO | Literal["kept"] | None = "kept") -> tuple[int, str, str]:
-    """Calls the command in this process: its exit code, its output, if it is kept, and its errors."""
-    output, errors = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2))
-    for name in MODULES:
-        sys.modules.pop(name, None)
-    with (
-        redirect_stdout(output if out == "kept" else out),
-        redirect_stderr(errors),
-        patch.object(sys, "argv", ["clr", *arguments]),
-        patch.object(sys, "path", [*sys.path]),
-    ):
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-    for stream in (output, errors):
-        stream.flush()
-        stream.seek(0)
-    return code, output.read(), errors.read()
+    forget_modules()
 
 
 # What is wrong, and what the one line has to say of it.
@@ -97,6 +82,9 @@ REFUSED = {
     "compare .m:train {given}": "must be named as MODULE:FUNCTION. Received: .m:train",
     "compare ..:train {given}": "must be named as MODULE:FUNCTION. Received: ..:train",
     "compare trained: {given}": "must be named as MODULE:FUNCTION. Received: trained:",
+    "compare trained {given}": "must be named as MODULE:FUNCTION. Received: trained",
+    "compare trained:none {given}": "cannot find trained:none: AttributeError",
+    "compare trained.none:train {given}": "cannot find trained.none:train: ModuleNotFoundError",
     "compare broken:train {given}": r"cannot find broken:train: SyntaxError: .*broken.py, line 1",
     "compare raising:train {given}": r"cannot find raising:train: KeyError: 'a \[/x\]\\n' \(in raising.py, line 1\)",
     "compare leaving:train {given}": r"cannot find leaving:train: SystemExit: 3 \(in leaving.py, line 2\)",
@@ -112,6 +100,10 @@ REFUSED = {
     "compare trained:train {given} --runs folder": "folder is not a file",
     "compare trained:train {given} --runs missing/x.sqlite": "cannot write missing: No such folder",
     "compare trained:train {given} --out missing/x.html": "cannot write missing/x.html: No such file",
+    "compare trained:train {given} --range-test none.json": "cannot read none.json: No such file",
+    "compare trained:train {given} --range-test schedules.json": "schedules.json is not a range test: ",
+    "compare trained:train --total-steps 5 --schedules none.json": "cannot read none.json: No such file",
+    "compare trained:train --total-steps 5 --schedules test.json": "is not a file of schedules: 'clr': `data`",
     "compare trained:train --total-steps 5 --schedules surrogate.json": r"not a file of schedules: '\\udcff': `data`",
     "compare trained:train --total-steps 5 --schedules folded.json": "folded.json is not a file of schedules",
     "compare trained:train --total-steps 5 --schedules nested.json": "nested.json is not a file of schedules: 'a'",
@@ -344,6 +336,7 @@ def fuzz(count: int, seed: int) -> list[str]:
     with TemporaryDirectory() as folder, chdir(folder):
         make_files()
         for number in range(count):
+            forget_modules()
             source = generator.choice(["test.json", "schedules.json"])
             Path("mutated.json").write_bytes(mutated(Path(source).read_bytes(), generator))
             line = command_line(generator)
