@@ -13,11 +13,13 @@ from torch.utils.data import DataLoader, random_split
 
 import clr
 import clr.torch
-from benchmarks.bounds.training import fresh
+from benchmarks.bounds.training import FREE, fresh
 
 PEERS = ("torch-lr-finder", "ignite", "fastai valley", "fastai steep")
-OURS, EVALUATED = "clr", "clr with evaluate"
-KINDS = (OURS, EVALUATED, *PEERS)
+SEARCH, OURS, EVALUATED = "clr search", "clr", "clr with evaluate"
+TEXTBOOK, CONSTANT = "textbook", "best constant"
+TEXTBOOK_RATES = {"sgd": 0.1, "adamw": 0.001}
+KINDS = (SEARCH, OURS, EVALUATED, TEXTBOOK, CONSTANT, *PEERS, *FREE)
 LENGTHS: dict[str, dict[str, Any]] = {  # tests of clr of several lengths, and with repeats
     "clr, 100 steps": {"num_steps": 100},
     "clr, 200 steps": {"num_steps": 200},
@@ -52,6 +54,13 @@ def evaluated(name: str, optimizer_name: str, seed: int) -> str:
 
     loader = DataLoader(kept, batch_size=task.batch_size, shuffle=True, drop_last=True)
     return clr.torch.range_test(model, optimizer, task.loss_fn, loader, evaluate=evaluate).to_json()
+
+
+def searched(name: str, optimizer_name: str, seed: int) -> str:
+    """The search of clr, which holds a fifth of the training rows out, as JSON."""
+    task, model, optimizer, loader = fresh(name, optimizer_name, seed)
+    options: dict[str, Any] = {"validation": 0.2, "total_steps": task.steps}
+    return clr.torch.find_bounds(model, optimizer, task.loss_fn, loader, **options).to_json()
 
 
 @contextlib.contextmanager

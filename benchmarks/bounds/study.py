@@ -21,6 +21,7 @@ import clr.finder.curve
 import clr.plot
 from benchmarks import packed, tables
 from benchmarks.bounds import rules, training
+from benchmarks.bounds.more import FIRST, MORE
 from benchmarks.bounds.smoothers import SMOOTHERS
 from benchmarks.bounds.tasks import TASKS
 from benchmarks.medians import Number
@@ -31,7 +32,8 @@ RESULTS = Path(__file__).with_name("results.jsonl")
 CLOSE = 1.0  # points from the best of the grid
 FARTHEST = 20.0  # points behind it, in the picture
 WIDTH = 180  # characters of a table
-TESTED = tuple(dict.fromkeys((*rules.KINDS, *rules.LENGTHS)))  # both have "clr"
+UNTESTED = (rules.TEXTBOOK, rules.CONSTANT, *training.FREE)  # which have no test of their own
+TESTED = tuple(kind for kind in dict.fromkeys((*rules.KINDS, *rules.LENGTHS)) if kind not in UNTESTED)
 
 Key = tuple[Any, ...]
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Are the bounds good?")
@@ -47,6 +49,7 @@ class Results:
         packed.unpack(path)
         self._path = path
         self._lines: dict[Key, Any] = {}
+        self.constants: dict[str, float] = {}  # see `best_constant`
         text = path.read_text() if path.exists() else ""
         whole, _, rest = text.rpartition("\n")
         for line in whole.splitlines():
@@ -66,14 +69,20 @@ class Results:
         return self._lines.get(key)
 
 
-def cells() -> list[tuple[str, str]]:
-    """The tasks, each with both optimizers."""
-    return [(task, optimizer) for task in TASKS for optimizer in training.OPTIMIZERS]
+def cells(tasks: Iterable[str] | None = None) -> list[tuple[str, str]]:
+    """The tasks, by default all, each with both optimizers."""
+    names = (*TASKS, *MORE) if tasks is None else tasks
+    return [(task, optimizer) for task in names for optimizer in training.OPTIMIZERS]
 
 
-def grid(optimizer: str, ratio: float) -> Iterator[tuple[float, float]]:
+def ratios(task: str) -> tuple[int, ...]:
+    """The ratios of the upper to the lower bound in the grid of a task."""
+    return RATIOS[:1] if task in MORE else RATIOS
+
+
+def grid(optimizer: str, ratio: float, task: str = "") -> Iterator[tuple[float, float]]:
     """Bounds on a grid of half decades."""
-    first = 1e-3 if optimizer == "sgd" else 1e-4
+    first = FIRST.get((task, optimizer), 1e-3 if optimizer == "sgd" else 1e-4)
     for half in range(8):
         max_lr = first * 10 ** (half / 2)
         yield max_lr / ratio, max_lr
@@ -83,34 +92,60 @@ def planned(seeds: int) -> Iterator[Key]:
     """The keys of tests and of trainings on the grid, the most important first."""
     for kind in TESTED:
         for seed in range(seeds):
-            for task, optimizer in cells():
+            for task, optimizer in cells(None if kind in rules.KINDS else TASKS):
                 yield ("test", kind, task, optimizer, seed)
     for seed in range(seeds):
-        for ratio in RATIOS:
-            for task, optimizer in cells():
-                for base_lr, max_lr in grid(optimizer, ratio):
+        for task, optimizer in cells():
+            for ratio in ratios(task):
+                for base_lr, max_lr in grid(optimizer, ratio, task):
                     yield ("training", task, optimizer, seed, base_lr, max_lr)
+    for kind in training.FREE:
+        for seed in range(seeds):
+            for task, optimizer in cells():
+                yield ("free", kind, task, optimizer, seed)
 
 
 def bounds(results: Results, kind: str, task: str, optimizer: str, seed: int) -> tuple[float, float] | str:
     """The bounds that a rule has found, or why it has found none."""
+    if kind == rules.TEXTBOOK:
+        return _at(optimizer, rules.TEXTBOOK_RATES[optimizer])
+    if kind == rules.CONSTANT:
+        return _at(optimizer, best_constant(results, optimizer))
     found = results.get(("test", kind, task, optimizer, seed))
     if isinstance(found, str):
         return found
     if kind in rules.PEERS:
         return found / 10, found
     try:
-        base_lr, max_lr = clr.RangeTest.from_dict(found).bounds()
+        kept: Any = clr.from_dict(found)
+        base_lr, max_lr = kept.bounds()
     except clr.NoBoundsError as refusal:
         return str(refusal)
     return base_lr, max_lr
 
 
+def _at(optimizer: str, rate: float) -> tuple[float, float]:
+    """The bounds of the grid whose upper one is nearest to a rate."""
+    return min(grid(optimizer, RATIOS[0]), key=lambda pair: abs(math.log(pair[1] / rate)))
+
+
+def best_constant(results: Results, optimizer: str) -> float:
+    """The one upper bound of the grid that is within a point of the best on most tasks: known only after the fact."""
+    if optimizer not in results.constants:
+        rows = [row for row in summary(results, SEEDS, ()) if row["optimizer"] == optimizer and "metric" in row]
+        near = {
+            pair: sum(row["grid"].get(pair, -math.inf) >= row["metric"] - CLOSE for row in rows)
+            for pair in grid(optimizer, RATIOS[0])
+        }
+        results.constants[optimizer] = max(near, key=near.__getitem__)[1]
+    return results.constants[optimizer]
+
+
 def followed(results: Results, seeds: int) -> Iterator[Key]:
     """The keys of the trainings between the bounds that were found."""
-    for kind in TESTED:
+    for kind in (*TESTED, rules.TEXTBOOK, rules.CONSTANT):
         for seed in range(seeds):
-            for task, optimizer in cells():
+            for task, optimizer in cells(None if kind in rules.KINDS else TASKS):
                 found = bounds(results, kind, task, optimizer, seed)
                 if not isinstance(found, str):
                     yield ("training", task, optimizer, seed, *found)
@@ -121,9 +156,13 @@ def work(key: Key) -> Any:
     torch.set_num_threads(1)
     if key[0] == "training":
         return training.train(*key[1:])
+    if key[0] == "free":
+        return training.train_free(*key[1:])
     _, kind, *rest = key
     if kind in rules.LENGTHS:
         return json.loads(rules.range_test(*rest, **rules.LENGTHS[kind]))
+    if kind == rules.SEARCH:
+        return json.loads(rules.searched(*rest))
     if kind == rules.EVALUATED:
         return json.loads(rules.evaluated(*rest))
     try:
@@ -152,18 +191,21 @@ def _complete(kept: Results, keys: Iterable[Key], name: str, pool: ProcessPoolEx
         progress.update(bar, advance=1)
 
 
-def summary(results: Results, seeds: int, kinds: Collection[str] = rules.KINDS) -> list[dict[str, Any]]:
+def summary(
+    results: Results, seeds: int, kinds: Collection[str] = rules.KINDS, tasks: Iterable[str] | None = None
+) -> list[dict[str, Any]]:
     """A row for each task and optimizer: the best of the grid, and the outcome of each rule."""
     rows = []
-    for task, optimizer in cells():
+    for task, optimizer in cells(tasks):
         candidates: dict[tuple[float, float], float] = {}
-        for ratio in RATIOS:
-            for pair in grid(optimizer, ratio):
+        for ratio in ratios(task):
+            for pair in grid(optimizer, ratio, task):
                 outcomes = [results.get(("training", task, optimizer, seed, *pair)) for seed in range(seeds)]
                 known = [outcome for outcome in outcomes if outcome is not None]
                 if known and not any(diverged or metric is None for metric, diverged in known):
                     candidates[pair] = mean(metric for metric, _ in known)
-        row: dict[str, Any] = {"task": task, "optimizer": optimizer, "tuning": TASKS[task].tuning, "rules": {}}
+        row: dict[str, Any] = {"task": task, "optimizer": optimizer, "tuning": training.EVERY[task].tuning, "rules": {}}
+        row["grid"] = candidates
         if candidates:
             row["best"] = max(candidates, key=candidates.__getitem__)
             row["metric"] = candidates[row["best"]]
@@ -176,14 +218,17 @@ def summary(results: Results, seeds: int, kinds: Collection[str] = rules.KINDS) 
 def _outcome(results: Results, kind: str, task: str, optimizer: str, seeds: int) -> dict[str, Any]:
     metrics, failed, diverged, pairs = [], [], 0, []
     for seed in range(seeds):
-        if results.get(("test", kind, task, optimizer, seed)) is None:
+        if kind in training.FREE:
+            outcome = results.get(("free", kind, task, optimizer, seed))
+        elif kind in TESTED and results.get(("test", kind, task, optimizer, seed)) is None:
             continue
-        found = bounds(results, kind, task, optimizer, seed)
-        if isinstance(found, str):
-            failed.append(found)
-            continue
-        pairs.append(found)
-        outcome = results.get(("training", task, optimizer, seed, *found))
+        else:
+            found = bounds(results, kind, task, optimizer, seed)
+            if isinstance(found, str):
+                failed.append(found)
+                continue
+            pairs.append(found)
+            outcome = results.get(("training", task, optimizer, seed, *found))
         if outcome is not None:
             metric, burst = outcome
             diverged += burst
@@ -229,11 +274,11 @@ def lengths(
 ) -> None:
     """Print how good our bounds are after shorter and longer tests."""
     kept = Results(results)
-    rows = summary(kept, seeds, rules.LENGTHS)
+    rows = summary(kept, seeds, rules.LENGTHS, TASKS)
     halves = [[row for row in rows if row["tuning"] == half] for half in (True, False)]
     table = []
     for kind in rules.LENGTHS:
-        keys = [("test", kind, *cell, seed) for cell in cells() for seed in range(seeds)]
+        keys = [("test", kind, *cell, seed) for cell in cells(TASKS) for seed in range(seeds)]
         tests = [clr.RangeTest.from_dict(found) for found in map(kept.get, keys) if found is not None]
         updates = [sum(len(sweep.losses) for sweep in test.sweeps) for test in tests]
         table.append(
@@ -274,7 +319,7 @@ def smoothers(
 ) -> None:
     """Print what our rule would find on curves that were smoothed in other ways, as the grid has measured it."""
     kept = Results(results)
-    pairs = summary(kept, seeds)
+    pairs = summary(kept, seeds, (), TASKS)
     headings = ("smoother", "refused", f"within {CLOSE:g} point, tuning", "held out", "median (95% interval)")
     table = []
     for name, smoother in SMOOTHERS.items():
@@ -331,7 +376,7 @@ def _drawn_curves(results: Results) -> Any:
     """The first range test of each pair."""
     from matplotlib import pyplot
 
-    pairs = cells()
+    pairs = cells(TASKS)
     _, axes = pyplot.subplots(5, len(pairs) // 5, figsize=(12, 13), layout="constrained")
     for ax, (task, optimizer) in zip(axes.flat, pairs, strict=True):
         test = clr.RangeTest.from_dict(results.get(("test", rules.OURS, task, optimizer, 0)))

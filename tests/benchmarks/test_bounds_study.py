@@ -1,6 +1,7 @@
 """What the benchmark of the bounds keeps, and what it makes of it, on results of which the answers are known."""
 
 import json
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import clr
 from benchmarks.bounds import rules, study
 from benchmarks.bounds.study import Key, Results
 from benchmarks.bounds.tasks import TASKS
@@ -48,6 +50,7 @@ def worked(monkeypatch: pytest.MonkeyPatch) -> list[Key]:
         return 0.05 if key[0] == "test" else [90.0, False]
 
     monkeypatch.setattr(study, "TASKS", {"wine": TASKS["wine"]})
+    monkeypatch.setattr(study, "MORE", {})
     monkeypatch.setattr(study, "TESTED", (RULE,))
     monkeypatch.setattr(study, "RATIOS", (10,))
     monkeypatch.setattr(study, "ProcessPoolExecutor", lambda *arguments: ThreadPoolExecutor(1))
@@ -77,9 +80,10 @@ def test_a_run_does_what_is_not_done_yet(tmp_path: Path, worked: list[Key], monk
     worked.clear()
     run()
     assert not {tuple(key) for *key, _ in before} & set(worked)
-    # A test with each optimizer, eight trainings of the grid, and one between what the test has found.
+    # A test with each optimizer, eight trainings of the grid, two that need no rate, and one between what the test has
+    # found. The constants are on the grid.
     everything = lines(file)
-    assert len(everything) == len({tuple(key) for *key, _ in everything}) == 2 * (1 + 8 + 1)
+    assert len(everything) == len({tuple(key) for *key, _ in everything}) == 2 * (1 + 8 + 2 + 1)
     assert everything[: len(before)] == before
     for optimizer in ("sgd", "adamw"):
         assert ["training", "wine", optimizer, 0, 0.005, 0.05, [90.0, False]] in everything
@@ -119,6 +123,7 @@ def test_the_grid_has_half_decades() -> None:
 
 def test_a_summary_has_the_best_that_was_never_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study, "TASKS", {"wine": TASKS["wine"]})
+    monkeypatch.setattr(study, "MORE", {})
     kept = Results(tmp_path / "results.jsonl")
     outcomes = [([80.0, False], [90.0, False]), ([99.0, False], [99.0, True]), ([98.0, False], [None, True])]
     pairs = list(study.grid("sgd", 10))
@@ -129,7 +134,8 @@ def test_a_summary_has_the_best_that_was_never_lost(tmp_path: Path, monkeypatch:
         kept.add(("test", RULE, "wine", "sgd", seed), found)
     kept.add(("training", "wine", "sgd", 0, 0.05, 0.5), [88.0, False])
     kept.add(("training", "wine", "sgd", 2, 0.025, 0.25), [None, True])
-    sgd, adamw = study.summary(kept, 3, [RULE])
+    kept.add(("free", "prodigy", "wine", "sgd", 1), [70.0, False])
+    sgd, adamw = study.summary(kept, 3, [RULE, "prodigy"])
     assert (sgd["best"], sgd["metric"]) == (pairs[0], 85.0)
     assert sgd["rules"][RULE] == {
         "metric": 44.0,  # what was lost counts as nothing
@@ -138,9 +144,36 @@ def test_a_summary_has_the_best_that_was_never_lost(tmp_path: Path, monkeypatch:
         "bounds": [(0.05, 0.5), (0.025, 0.25)],
     }
     assert study._said(sgd, RULE) == "-41.0 (2 lost)"
+    assert study._said(sgd, "prodigy") == "-15.0"
     assert "best" not in adamw
     assert adamw["rules"][RULE] == {"metric": None, "failed": [], "diverged": 0, "bounds": []}
     assert study._said(adamw, RULE) == "-"
+
+
+def test_the_best_constant_is_near_the_best_on_most_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "TASKS", {name: TASKS[name] for name in ("wine", "diabetes", "digits_cnn")})
+    monkeypatch.setattr(study, "MORE", {})
+    kept = Results(tmp_path / "results.jsonl")
+    pairs = list(study.grid("sgd", 10))
+    metrics = {"wine": (90.0, 89.5, 50.0), "diabetes": (30.0, 40.0, 39.5), "digits_cnn": (95.0, 96.9, 97.5)}
+    for task, own in metrics.items():
+        for pair, metric in zip(pairs, own, strict=False):
+            for seed in range(3):
+                kept.add(("training", task, "sgd", seed, *pair), [metric, False])
+    assert study.best_constant(kept, "sgd") == pairs[1][1]  # near on two of three, and the others on one or two
+    assert study.bounds(kept, rules.CONSTANT, "wine", "sgd", 0) == pairs[1]
+    assert study.bounds(kept, rules.TEXTBOOK, "wine", "sgd", 0) == pytest.approx((0.01, 0.1))
+    assert study.bounds(kept, rules.TEXTBOOK, "wine", "adamw", 0) == pytest.approx((0.0001, 0.001))
+
+
+def test_the_bounds_of_a_search_are_read_from_what_was_kept(tmp_path: Path) -> None:
+    trials = tuple(
+        clr.Trial(1, rate, 10, (1.0,) * 10, score, "completed")
+        for rate, score in ((0.01 / math.sqrt(10), 2.0), (0.01, 1.0), (0.01 * math.sqrt(10), 2.0))
+    )
+    kept = Results(tmp_path / "results.jsonl")
+    kept.add(("test", rules.SEARCH, "wine", "sgd", 0), clr.Search(None, trials, 3.0, 10, 600).to_dict())
+    assert study.bounds(kept, rules.SEARCH, "wine", "sgd", 0) == pytest.approx((0.001, 0.01))
 
 
 def row(metric: float | None, failed: int = 0, diverged: int = 0, best: float | None = 90.0) -> dict[str, Any]:
