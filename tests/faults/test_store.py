@@ -345,22 +345,27 @@ def test_an_error_may_hold_any_text(tmp_path: Path, workers: int) -> None:
     assert (tmp_path / "page.html").stat().st_size < 10**6
 
 
-@pytest.mark.parametrize("train", [trainings.torn, trainings.idle_death])
-def test_a_worker_that_dies_beside_its_run(tmp_path: Path, train: Train) -> None:
+@pytest.mark.parametrize("train", [trainings.forked, trainings.torn, trainings.idle_death])
+def test_a_worker_that_dies_costs_its_run_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, train: Train) -> None:
+    monkeypatch.setenv(trainings.LOG, str(tmp_path / "log"))
     result = compare(tmp_path / "runs.sqlite", train, FIXED, workers=1)
     assert [run.seed for run in result.runs] == [0, 1, 2]
-    states = ["failed" if train is trainings.torn else "finished", "finished", "finished"]
-    assert [run.state for run in result.runs] == states
-    if train is trainings.torn:
+    assert [run.state for run in result.runs[1:]] == ["finished", "finished"]
+    if train is trainings.idle_death:  # once its run was sent
+        assert result.runs[0].state == "finished"
+    else:
         assert result.runs[0].error == f"the worker died with exit code {-signal.SIGKILL}"
+    if train is trainings.forked:
+        assert not any(map(lives, map(int, (tmp_path / "log").read_text().split())))
 
 
 PROGRAM = """
-import sys
+import signal, sys
 import clr
 from tests import trainings
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background has switched off
     schedules = {"fixed": clr.constant(0.25), "cyclic": clr.triangular(0.25, 0.75, 5)}
     train = getattr(trainings, sys.argv[1])
     clr.compare(train, schedules, seeds=6, total_steps=20, file=sys.argv[2], workers=int(sys.argv[3]))
@@ -406,7 +411,7 @@ def lives(process: int) -> bool:
 def test_kills_at_any_moment_lose_nothing(tmp_path: Path, workers: int, number: int) -> None:
     program, draw = Program(tmp_path), random.Random(number)
     kept: list[object] = []
-    kills = [signal.SIGKILL, signal.SIGTERM, signal.SIGKILL]
+    kills = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
     for sign in kills:
         process = program.begin("steady", workers)
         program.wait_for(len(program.noted()) + draw.randint(1, 3))
@@ -414,7 +419,8 @@ def test_kills_at_any_moment_lose_nothing(tmp_path: Path, workers: int, number: 
         process.send_signal(sign)
         said = process.communicate()[1]
         assert process.returncode != 0
-        assert ("KeyboardInterrupt" in said) == (sign == signal.SIGTERM)
+        assert ("KeyboardInterrupt" in said) == (sign != signal.SIGKILL)
+        assert sign != signal.SIGKILL or said.count("\n") == bool(kept)  # workers that are left alone say nothing
         assert program.all_ended()
         found = clr.Comparison.load(program.file).runs if program.file.stat().st_size else ()
         assert all(run in found for run in kept)
@@ -429,11 +435,17 @@ def test_kills_at_any_moment_lose_nothing(tmp_path: Path, workers: int, number: 
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="needs /proc")
-@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
-def test_workers_end_with_their_parent_though_they_never_yield(tmp_path: Path, sign: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    "signs",
+    [[signal.SIGKILL], [signal.SIGTERM], [signal.SIGHUP], [signal.SIGINT], [signal.SIGINT, signal.SIGINT]],
+    ids=["kill", "term", "hup", "int", "int twice"],
+)
+def test_workers_end_with_their_parent_though_they_never_yield(tmp_path: Path, signs: list[signal.Signals]) -> None:
     program = Program(tmp_path)
     process = program.begin("endless", 2)
     program.wait_for(4)  # two workers, and a process of each
-    process.send_signal(sign)
-    process.communicate()
+    for sign in signs:
+        process.send_signal(sign)
+        time.sleep(0.01)
+    assert ("KeyboardInterrupt" in process.communicate()[1]) == (signs[0] in (signal.SIGINT, signal.SIGTERM))
     assert program.all_ended()
