@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import clr
 from clr.torch.snapshot import _autocast_depth
-from tests.torch.test_range_test import loader, trace, train
+from tests.torch.networks import loader, trace, train
 
 # Ctrl-C at each line
 
@@ -338,9 +338,15 @@ def test_a_training_that_fails_leaves_no_trace(kind: str, place: str) -> None:
         clr.torch.range_test(model, optimizer, train_on_batch=train_on_batch, loader=batches, **arguments)
     assert calls == fails_at
     assert (bits(model), bits(optimizer), drawn()) == before
-    test = clr.torch.range_test(model, optimizer, train_on_batch=train_on_batch, loader=batches, **arguments)
-    assert len(set(test.losses)) > 5
-    assert (bits(model), bits(optimizer), drawn()) == before
+
+    def loss_fn(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return (output.float() - target.float()).square().mean()
+
+    ways: list[dict[str, Any]] = [{"train_on_batch": train_on_batch}, {"loss_fn": loss_fn}]
+    for way in ways[: 1 + (kind != "LBFGS")]:  # which needs a closure
+        test = clr.torch.range_test(model, optimizer, loader=batches, **way, **arguments)
+        assert len(set(test.losses)) > 5
+        assert (bits(model), bits(optimizer), drawn()) == before
 
 
 @pytest.mark.parametrize("fails", [True, False])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import clr
-from tests.torch.test_scheduler import (
+from tests.torch.optimizers import (
     MOMENTUM,
     OTHER,
     SCHEDULE,
@@ -20,6 +20,7 @@ from tests.torch.test_scheduler import (
     rate,
     saved,
     sgd,
+    update,
 )
 
 torch = pytest.importorskip("torch")
@@ -31,16 +32,16 @@ def test_the_rate_follows_the_optimizer_s_updates() -> None:
     optimizer = optim.SGD([weight], lr=9.0)
     follower = clr.torch.Follower(optimizer, SCHEDULE)
     sum_of_rates = Fraction(0)
-    for update in range(20):
+    for step in range(20):
         assert (follower.updates, follower.get_next_lr(), applied(optimizer)) == (
-            update,
-            [rate(update)],
-            [rate(update)],
+            step,
+            [rate(step)],
+            [rate(step)],
         )
         weight.grad = torch.ones_like(weight)
         optimizer.step()
-        assert follower.get_last_lr() == [rate(update)]
-        sum_of_rates += Fraction(rate(update))
+        assert follower.get_last_lr() == [rate(step)]
+        sum_of_rates += Fraction(rate(step))
     assert float(weight.detach()) == -sum_of_rates
 
 
@@ -113,14 +114,6 @@ def test_a_removed_follower_leaves_the_optimizer_alone() -> None:
     gc.collect()
     with pytest.raises(ReferenceError, match=r"^the optimizer of this follower is gone$"):
         follower.get_next_lr()
-
-
-def update(optimizer: Any, gradient: float = 1.0) -> None:
-    for group in optimizer.param_groups:
-        for part in group["params"]:
-            part.grad = torch.full_like(part, gradient)
-    optimizer.step()
-    optimizer.zero_grad()
 
 
 def test_momenta_of_the_last_update() -> None:
@@ -218,6 +211,7 @@ def test_the_update_that_a_distributed_checkpoint_makes_does_not_count(low: floa
         checkpoints.get_optimizer_state_dict(model, optimizer)
         assert (follower.updates, applied(optimizer)) == (step, [low + step / 4])
         update(optimizer)
+        optimizer.zero_grad()
     assert len(made) == 8
 
 
