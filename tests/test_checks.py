@@ -414,7 +414,7 @@ TABLE: list[tuple[str, type[Exception], str]] = [
     ),
     # Others.
     ("clr.one_cycle(1.0, 10, three_phase='no')", TypeError, "`three_phase` must be True or False. Received: 'no'."),
-    ("clr.advise(b'ab', 10)", TypeError, "`bounds` must be a range test, or two rates. Received: b'ab'."),
+    ("clr.advise(b'ab', 10)", TypeError, "`bounds` must be a range test, a search, or two rates. Received: b'ab'."),
     ("within(RAMP, 50)", ValueError, NESTED),
     ("clr.warmup(within(RAMP, 49), 5)", ValueError, NESTED),
     ("clr.join([RAMP, within(RAMP, 49)])", ValueError, NESTED.replace("schedule", "schedules[1]", 1)),

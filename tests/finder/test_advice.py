@@ -46,7 +46,12 @@ def test_a_refusal_is_passed_on() -> None:
     ("bounds", "options", "error", "message"),
     [
         ((0.01, 0.1), {}, TypeError, "advise takes either `total_steps` or `steps_per_epoch`."),
-        ((0.01, 0.1), {"total_steps": 10, "steps_per_epoch": 5}, TypeError, "advise takes either"),
+        (
+            (0.01, 0.1),
+            {"total_steps": 10, "steps_per_epoch": 5},
+            TypeError,
+            "advise takes either `total_steps` or `steps_per_epoch`. Received: 10 and 5.",
+        ),
         ((0.01, 0.1), {"total_steps": 0}, ValueError, "`total_steps` must be a whole number, 1 or more. Received: 0."),
         ((0.01, 0.1), {"steps_per_epoch": 0}, ValueError, "`steps_per_epoch` must be a whole number, 1 or more."),
         ((0.1, 0.01), {"total_steps": 10}, ValueError, "`max_lr` must be a finite number, `base_lr` or more."),
@@ -57,9 +62,32 @@ def test_a_refusal_is_passed_on() -> None:
             ValueError,
             "`base_lr` must be a finite number above 0. Received: nan.",
         ),
-        ((0.1,), {"total_steps": 10}, ValueError, "`bounds` must be a range test, or two rates. Received: (0.1,)."),
-        (0.1, {"total_steps": 10}, TypeError, "`bounds` must be a range test, or two rates. Received: 0.1."),
-        ("ab", {"total_steps": 10}, TypeError, "`bounds` must be a range test, or two rates. Received: 'ab'."),
+        (
+            (0.1,),
+            {"total_steps": 10},
+            ValueError,
+            "`bounds` must be a range test, a search, or two rates. Received: (0.1,).",
+        ),
+        (0.1, {"total_steps": 10}, TypeError, "`bounds` must be a range test, a search, or two rates. Received: 0.1."),
+        (
+            (5e-324, 1e300),
+            {"total_steps": 10},
+            ValueError,
+            "`bounds` must be two rates whose ratio is finite. Received",
+        ),
+        (
+            b"ab",
+            {"total_steps": 10},
+            TypeError,
+            "`bounds` must be a range test, a search, or two rates. Received: b'ab'.",
+        ),
+        ((0.1, 1), {"total_steps": 2**62}, ValueError, "`total_steps` must be at most 2**53 steps. Received: "),
+        (
+            "ab",
+            {"total_steps": 10},
+            TypeError,
+            "`bounds` must be a range test, a search, or two rates. Received: 'ab'.",
+        ),
     ],
 )
 def test_bad_arguments(bounds: object, options: dict[str, int], error: type[Exception], message: str) -> None:

@@ -1,3 +1,4 @@
+import math
 import operator
 from fractions import Fraction
 from typing import Any
@@ -302,3 +303,17 @@ def test_describe(schedule: clr.Schedule, words: str) -> None:
 def test_masked_arrays_are_refused() -> None:
     with pytest.raises(TypeError, match="whole number of steps"):
         clr.triangular(0.25, 1.0, 10)(np.ma.masked_array([1, 2], mask=[False, True]))
+
+
+@pytest.mark.parametrize("factor", [Fraction("1.001"), Fraction("1.5"), Fraction("0.999"), Fraction("1.1")])
+@pytest.mark.parametrize("first", [10, Fraction("33.3")])
+def test_cycles_of_other_lengths_begin_at_the_exact_step(first: Fraction | int, factor: Fraction) -> None:
+    schedule = clr.warm_restarts(1.0, first_cycle=float(first), cycle_mult=float(factor))
+    start, length = Fraction(0), Fraction(first)
+    for cycle in range(1, 80):
+        step = math.ceil(start)
+        assert schedule.cycle(step) == cycle
+        assert not step or schedule.is_cycle_end(step - 1)
+        height = math.cos(math.pi / 2 * float((step - start) / length)) ** 2
+        assert schedule(step) == pytest.approx(height, rel=1e-12)
+        start, length = start + length, length * factor

@@ -1,11 +1,13 @@
-"""Which schedule to begin with, between bounds that a range test has found. The advice follows docs/study.md."""
+"""Which schedule to begin with, between bounds that were found. The advice follows docs/study.md."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clr import checks
 from clr.finder.curve import UNSURE, Bounds
 from clr.finder.result import RangeTest
+from clr.finder.trials import Search
 from clr.schedules import policies
 from clr.schedules.base import Schedule
 
@@ -26,13 +28,17 @@ class Advice:
 
 
 def advise(
-    bounds: RangeTest | Bounds | Sequence[float], total_steps: int | None = None, *, steps_per_epoch: int | None = None
+    bounds: RangeTest | Search | Bounds | Sequence[float],
+    total_steps: int | None = None,
+    *,
+    steps_per_epoch: int | None = None,
 ) -> Advice:
     """The schedule to begin with, as the study of this project advises.
 
     Args:
-        bounds: The `RangeTest`, its `Bounds`, or a pair ``(base_lr, max_lr)``; per update.
-        total_steps: The updates of the whole training, if you know them.
+        bounds: The `RangeTest` or the `Search`, its `Bounds`, or a pair ``(base_lr, max_lr)``; per update.
+        total_steps: The updates of the whole training, if you know them. By default those of the search, if there is
+            one.
         steps_per_epoch: Updates in one pass over the data, for a training that may end at any time. Give either this
             or ``total_steps``.
 
@@ -41,7 +47,7 @@ def advise(
         bounds; you can stop at the end of any of them. (In the study, cycles that lose height were behind both.)
 
     Raises:
-        NoBoundsError: The range test has no bounds.
+        NoBoundsError: The range test or the search has no bounds.
         TypeError, ValueError: An argument makes no sense.
 
     >>> import clr
@@ -51,13 +57,17 @@ def advise(
     >>> clr.advise((0.01, 0.1), steps_per_epoch=500).schedule == clr.triangular(0.01, 0.1, 2000)
     True
     """
-    found: object = bounds.bounds() if isinstance(bounds, RangeTest) else bounds
+    found: object = bounds.bounds() if isinstance(bounds, RangeTest | Search) else bounds
+    if isinstance(bounds, Search) and total_steps is None and steps_per_epoch is None:
+        total_steps = bounds.total_steps
     if not isinstance(found, Bounds | Sequence) or isinstance(found, str | bytes | bytearray | range):
-        checks.fail(TypeError, "bounds", "a range test, or two rates", found)
+        checks.fail(TypeError, "bounds", "a range test, a search, or two rates", found)
     if len(pair := list(found)) != 2:
-        checks.fail(ValueError, "bounds", "a range test, or two rates", found)
+        checks.fail(ValueError, "bounds", "a range test, a search, or two rates", found)
     base_lr = checks.positive("base_lr", pair[0])
     max_lr = checks.max_rate("max_lr", pair[1], "base_lr", base_lr)
+    if math.isinf(max_lr / base_lr):
+        checks.fail(ValueError, "bounds", "two rates whose ratio is finite", found)
     if (total_steps is None) == (steps_per_epoch is None):
         received = f"{checks.shown(total_steps)} and {checks.shown(steps_per_epoch)}"
         raise TypeError(f"advise takes either `total_steps` or `steps_per_epoch`. Received: {received}.")
@@ -72,7 +82,7 @@ def advise(
         reason = f"The length is open: stop at the end of a cycle, every {2 * step_size} steps."
     if isinstance(found, Bounds) and found.confidence < UNSURE:
         reason += (
-            f" The confidence of the range test is low ({found.confidence:.2f}): train with a third of its bounds, "
+            f" The confidence is low ({found.confidence:.2f}): train with a third of these bounds, "
             "too, and judge by held-out data."
         )
     return Advice(schedule, reason)
