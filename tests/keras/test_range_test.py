@@ -3,9 +3,8 @@
 import math
 import random
 import sys
-import tempfile
-import tracemalloc
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,11 @@ from keras import layers
 import clr
 from tests.keras.models import BACKEND, WARNS_OF_COPIES
 from tests.keras.transactions import (
-    ERRORS,
     OPTIMIZERS,
     RANGE,
     SCHEDULE,
-    STEPS,
     TARGETS,
-    Failing,
+    Faults,
     Noise,
     X,
     Y,
@@ -35,6 +32,7 @@ from tests.keras.transactions import (
     start,
     trace,
 )
+from tests.promises import STEPS, check_errors, check_memory, check_options
 
 pytestmark = WARNS_OF_COPIES
 
@@ -76,7 +74,7 @@ def test_training_goes_on_as_if_there_had_been_no_test(name: str, form: str) -> 
 @pytest.mark.parametrize("place", ["batch", "before", "after", "forward", "update", "evaluate"])
 @pytest.mark.parametrize("name", ["adamw", "schedule"])
 def test_all_is_as_before_after_an_error_at_any_step(place: str, name: str) -> None:
-    fail = Failing(place)
+    fail = Faults(place)
     eager = place in ("forward", "update")  # where compiled code would raise while it is traced
     model = start(name, trained=1, run_eagerly=eager)
     (fail.in_each_step if eager else fail.around_each_step)(model)
@@ -85,20 +83,9 @@ def test_all_is_as_before_after_an_error_at_any_step(place: str, name: str) -> N
         fail("evaluate")
         return float(model.evaluate(X, Y, verbose=0)[0])
 
+    options = {**RANGE, "evaluate": evaluate if place == "evaluate" else None, "evaluate_every": 1}
     clr.keras.range_test(model, X, Y, batch_size=8, **RANGE)
-    before = trace(model)
-    for at in range(1, STEPS + 1):
-        error = ERRORS[at % len(ERRORS)]
-        fail.at, fail.calls, fail.error = at, 0, error
-        options = {**RANGE, "evaluate": evaluate if place == "evaluate" else None, "evaluate_every": 1}
-        if error is KeyboardInterrupt and not (place == "batch" and at == 1):
-            test = clr.keras.range_test(model, fail, **options)
-            assert test.stop == "interrupted"
-            assert len(test.rates) == at - (place != "evaluate")
-        else:
-            with pytest.raises(error, match="on purpose"):
-                clr.keras.range_test(model, fail, **options)
-        assert trace(model) == before
+    check_errors(fail, lambda: clr.keras.range_test(model, fail, **options), lambda: trace(model))
 
 
 @pytest.mark.parametrize("place", ["batch", "loss"])
@@ -441,33 +428,17 @@ def test_a_step_of_ones_own_and_what_else_it_changes() -> None:
         clr.keras.range_test(model, X, TARGETS, **RANGE)
 
 
-def test_the_copy_is_hardly_larger_than_model_and_optimizer_and_not_on_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+def test_the_copy_is_hardly_larger_than_model_and_optimizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = keras.Sequential([keras.Input((500,)), layers.Dense(500)])
     model.compile(keras.optimizers.Adam(), "mse")
     x = np.ones((4, 500), np.float32)
     model.train_on_batch(x, x)
     needed = sum(len(content(variable)[0][2]) for variable in [*model.variables, *model.optimizer.variables])
-    extra: list[int] = []
 
-    def evaluate() -> float:
-        found = tracemalloc.take_snapshot().filter_traces([tracemalloc.DomainFilter(True, np.lib.tracemalloc_domain)])
-        extra.append(sum(part.size for part in found.statistics("filename")))
-        assert not list(tmp_path.iterdir())
-        return 1.0
+    def tested(measure: Callable[[], float]) -> None:
+        clr.keras.range_test(model, x, x, evaluate=measure, evaluate_every=1, repeats=2, **RANGE)
 
-    tracemalloc.start()
-    try:
-        clr.keras.range_test(model, x, x, evaluate=evaluate, evaluate_every=1, repeats=2, **RANGE)
-    finally:
-        tracemalloc.stop()
-    # Later a variable of TensorFlow may itself live in an array that it was given when it was put back.
-    assert needed <= max(extra[:STEPS]) <= 1.1 * needed
-    assert not list(tmp_path.iterdir())
+    check_memory(tested, needed, tmp_path, monkeypatch)
 
 
 def test_a_model_that_has_its_own_loss_needs_no_targets() -> None:
@@ -494,13 +465,13 @@ def test_arguments_that_make_no_sense() -> None:
         ((model, [X[:8]]), {}, TypeError, r"the batches of `data` must be \(x, y\), since .* a loss"),
         ((model, [], None), {"sample_weight": Y}, TypeError, "`sample_weight` goes with arrays"),
         ((model, X, Y), {"batch_size": 0}, ValueError, "`batch_size` must be a whole number"),
-        ((model, X, Y), {"min_lr": 0.0}, ValueError, "`min_lr` must be a finite number above 0"),
         ((model, X, Y), {"also": 3}, TypeError, "`also` must be"),
         ((model, X, Y), {"also": [3]}, TypeError, "`also` must be Keras variables"),
     ]
     for arguments, options, error, message in cases:
         with pytest.raises(error, match=message):
             clr.keras.range_test(*arguments, **options)
+    check_options(partial(clr.keras.range_test, model, X, Y))
 
 
 def test_a_test_of_a_real_task() -> None:

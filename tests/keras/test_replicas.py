@@ -10,7 +10,8 @@ import tensorflow as tf
 import clr
 from tests.keras.models import LOG, MIRROR, MOMENTA, WARNS_OF_COPIES, Weight, by_definition, one_weight, sgd
 from tests.keras.models import fit as fit_ones
-from tests.keras.transactions import ERRORS, RANGE, STEPS, TARGETS, Failing, X, Y, by_hand, fit, linear, start, trace
+from tests.keras.transactions import RANGE, TARGETS, Faults, X, Y, by_hand, fit, linear, start, trace
+from tests.promises import ERRORS, STEPS, Failing, check_errors
 
 pytestmark = WARNS_OF_COPIES
 
@@ -69,26 +70,21 @@ def test_all_is_as_before_after_an_error_on_replicas() -> None:
     with strategy.scope():
         model = start(noise=False)
         model._symbolic_build(data_batch=(X, Y))
-    fail = Failing("")
+    fail = Faults()
     fail.around_each_step(model)
 
     def evaluate() -> float:
         fail("evaluate")
         return 1.0
 
-    options = {**RANGE, "num_steps": 3, "evaluate": evaluate, "evaluate_every": 1}
-    clr.keras.range_test(model, fail, **options)
-    before = trace(model)
+    def tested() -> clr.RangeTest:
+        return clr.keras.range_test(model, fail, evaluate=evaluate, evaluate_every=1, **(RANGE | {"num_steps": 3}))
+
+    tested()
     for place in ("batch", "before", "after", "evaluate"):
-        for at in range(1, 4):
-            fail.place, fail.at, fail.calls, fail.error = place, at, 0, ERRORS[-at]
-            if fail.error is KeyboardInterrupt and not (place == "batch" and at == 1):
-                assert clr.keras.range_test(model, fail, **options).stop == "interrupted"
-            else:
-                with pytest.raises(fail.error, match="on purpose"):
-                    clr.keras.range_test(model, fail, **options)
-            assert fail.calls == at
-            assert trace(model) == before
+        fail.place = place
+        failures = [(at, ERRORS[-at]("on purpose")) for at in (1, 2, 3)]
+        check_errors(fail, tested, lambda: trace(model), failures, builds_first=place == "batch")
 
 
 @pytest.mark.parametrize("replica", [0, 1])
@@ -117,20 +113,14 @@ def test_all_is_as_before_after_an_error_on_one_replica(replica: int) -> None:
         holders = weight, own, generator.state
         return [part.numpy().tobytes() for holder in holders for part in strategy.experimental_local_results(holder)]
 
+    def tested(**options: Any) -> clr.RangeTest:
+        return clr.tensorflow.range_test(train_step, [weight, own, generator], **options, **RANGE)
+
     train_step(0.5)
     before = contents()
     assert len(before) == 6
-    for at in range(1, STEPS + 1):
-        fail.at, fail.calls, fail.error = at, 0, ERRORS[at % len(ERRORS)]
-        if fail.error is KeyboardInterrupt:
-            assert clr.tensorflow.range_test(train_step, [weight, own, generator], **RANGE).stop == "interrupted"
-        else:
-            with pytest.raises(fail.error, match="on purpose"):
-                clr.tensorflow.range_test(train_step, [weight, own, generator], **RANGE)
-        assert fail.calls == at
-        assert contents() == before
-    fail.at = 0
-    test = clr.tensorflow.range_test(train_step, [weight, own, generator], repeats=3, diverge_at=1e9, **RANGE)
+    check_errors(fail, tested, contents)
+    test = tested(repeats=3, diverge_at=1e9)
     assert len({loss for sweep in test.sweeps for loss in sweep.losses}) == 3 * STEPS
     assert contents() == before
 

@@ -11,8 +11,8 @@ from keras import layers
 
 import clr
 from tests.keras.models import BACKEND, UNLESS_ASKED
+from tests.promises import STEPS, Failing
 
-STEPS = 6
 RANGE: dict[str, Any] = {"min_lr": 1e-4, "max_lr": 1e-2, "num_steps": STEPS}
 RANDOM = np.random.default_rng(1)
 X = RANDOM.normal(size=(40, 6)).astype(np.float32)
@@ -101,22 +101,8 @@ def trace(model: Any) -> dict[str, Any]:
     return result
 
 
-ERRORS = (RuntimeError, MemoryError, SystemExit, KeyboardInterrupt)
-
-
-class Failing:
-    """Raises at the n-th call, from a place that was chosen."""
-
-    def __init__(self, place: str) -> None:
-        self.place = place
-        self.error: type[BaseException] = RuntimeError
-        self.at = self.calls = 0
-
-    def __call__(self, place: str) -> None:
-        if place == self.place:
-            self.calls += 1
-            if self.calls == self.at:
-                raise self.error("on purpose")
+class Faults(Failing):
+    """Places of a training in Keras."""
 
     def around_each_step(self, model: Any) -> None:
         """Raises before and after what is compiled is run."""

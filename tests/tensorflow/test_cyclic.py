@@ -599,7 +599,7 @@ def test_a_vector_in_a_graph_is_refused() -> None:
     def function(learning_rate: Any) -> Any:
         return clr.cyclic_learning_rate(0, learning_rate)
 
-    with pytest.raises(TypeError, match="^`learning_rate` must be a scalar"):
+    with pytest.raises(TypeError, match=r"^`learning_rate` must be a scalar\."):
         function(tf.constant([0.01, 0.02]))
 
 

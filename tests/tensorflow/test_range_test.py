@@ -1,13 +1,13 @@
 """The range test of a TensorFlow training step: what it measures, and that it leaves no trace.
 
-Under a distribution strategy it is tested in keras_transactions.py, which has two CPUs.
+Under a distribution strategy it is tested in `tests.keras.test_replicas`, which has two CPUs.
 """
 
+import itertools
 import os
 import random
-import tempfile
-import tracemalloc
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 
 import clr
+from tests.promises import ERRORS, STEPS, Failing, check_errors, check_memory, check_options
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 tf: Any = pytest.importorskip("tensorflow")
 keras: Any = pytest.importorskip("keras")
 
-STEPS = 6
 RANGE: dict[str, Any] = {"min_lr": 1e-4, "max_lr": 1e-2, "num_steps": STEPS}
 X = np.random.default_rng(0).normal(size=(5, 8, 4)).astype(np.float32)
 
@@ -226,52 +226,38 @@ def test_a_seed_that_was_not_set_is_not_set_after() -> None:
     assert tf.compat.v1.get_seed(None) == (None, None)
 
 
-@pytest.mark.parametrize(
-    "error", [RuntimeError, MemoryError, SystemExit, KeyboardInterrupt, tf.errors.ResourceExhaustedError]
-)
 @pytest.mark.parametrize("place", ["before", "within", "after", "evaluate"])
 @pytest.mark.parametrize("name", ["momentum", "adam"])
-def test_all_is_as_before_after_an_error_at_any_step(error: type[BaseException], place: str, name: str) -> None:
-    raised = error(None, None, "on purpose") if issubclass(error, tf.errors.OpError) else error("on purpose")
-    for at in range(STEPS):
-        training = Training(name, "eager" if place == "within" else "function")
-        training.train(1)
-        before, calls = training.trace(), 0
+def test_all_is_as_before_after_an_error_at_any_step(name: str, place: str) -> None:
+    fail = Failing(place)
+    training = Training(name, "eager" if place == "within" else "function")
+    training.train(1)
+    apply = training.optimizer.apply
 
-        def fail(here: str, at: int = at) -> None:
-            nonlocal calls
-            if here == place:
-                calls += 1
-                if calls == at + 1:
-                    raise raised
+    def applied(*arguments: Any) -> None:
+        apply(*arguments)
+        fail("within")
 
-        apply = training.optimizer.apply
+    def train_step(rate: Any) -> Any:
+        fail("before")
+        loss = training(rate)
+        fail("after")
+        return loss
 
-        def applied(*arguments: Any, apply: Any = apply) -> None:
-            apply(*arguments)
-            fail("within")
+    def evaluate() -> float:
+        fail("evaluate")
+        return 1.0
 
+    if place == "within":
         training.optimizer.apply = applied
-
-        def train_step(rate: Any, training: Training = training) -> Any:
-            fail("before")
-            loss = training(rate)
-            fail("after")
-            return loss
-
-        def evaluate() -> float:
-            fail("evaluate")
-            return 1.0
-
-        options = {**RANGE, "evaluate": evaluate, "evaluate_every": 1}
-        if error is KeyboardInterrupt:
-            test = clr.tensorflow.range_test(train_step, training.variables, **options)
-            assert test.stop == "interrupted"
-            assert len(test.rates) == at + (place == "evaluate")
-        else:
-            with pytest.raises(error, match="on purpose"):
-                clr.tensorflow.range_test(train_step, training.variables, **options)
-        assert training.trace() == before
+    errors = [*(error("on purpose") for error in ERRORS), tf.errors.ResourceExhaustedError(None, None, "on purpose")]
+    options = {**RANGE, "evaluate": evaluate, "evaluate_every": 1}
+    check_errors(
+        fail,
+        lambda: clr.tensorflow.range_test(train_step, training.variables, **options),
+        training.trace,
+        itertools.product(range(1, STEPS + 1), errors),
+    )
 
 
 def test_an_error_while_the_first_step_is_traced() -> None:
@@ -364,45 +350,26 @@ def test_models_metrics_and_more_are_what_they_were() -> None:
     assert names.numpy().tolist() == [b"a", b"b"]
 
 
-def test_the_copy_is_hardly_larger_than_the_variables_and_not_on_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+def test_the_copy_is_hardly_larger_than_the_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     variables = [tf.Variable(tf.zeros((500, 500))) for _ in range(3)]
-    needed = sum(own.numpy().nbytes for own in variables)
-    extra: list[int] = []
 
-    def train_step(rate: Any) -> float:
-        domain = tracemalloc.DomainFilter(True, np.lib.tracemalloc_domain)
-        found = tracemalloc.take_snapshot().filter_traces([domain])
-        extra.append(sum(part.size for part in found.statistics("filename")))
-        assert not list(tmp_path.iterdir())
-        return 1.0
+    def tested(measure: Callable[[], float]) -> None:
+        clr.tensorflow.range_test(lambda rate: measure(), variables, repeats=2, **RANGE)
 
-    tracemalloc.start()
-    try:
-        clr.tensorflow.range_test(train_step, variables, repeats=2, **RANGE)
-    finally:
-        tracemalloc.stop()
-    # Later a variable may itself live in an array that it was given when it was put back.
-    assert needed <= max(extra[:STEPS]) <= 1.1 * needed
-    assert not list(tmp_path.iterdir())
+    check_memory(tested, sum(own.numpy().nbytes for own in variables), tmp_path, monkeypatch)
 
 
 def test_arguments_that_make_no_sense() -> None:
     weight = tf.Variable(1.0)
     cases: list[Any] = [
-        ((3, [weight]), {}, TypeError, "`train_step` must be a function. Received: 3"),
-        ((float, weight), {}, TypeError, "`variables` must be"),
-        ((float, [3]), {}, TypeError, "`variables` must be variables, and things that have `variables`. Received: 3"),
-        ((float, ["ab"]), {}, TypeError, "`variables` must be variables"),
-        ((float, [weight]), {"min_lr": 0.0}, ValueError, "`min_lr` must be a finite number above 0"),
-        ((float, [weight]), {"repeats": 0}, ValueError, "`repeats` must be a whole number"),
+        (3, [weight], "`train_step` must be a function. Received: 3"),
+        (float, weight, "`variables` must be"),
+        (float, [3], "`variables` must be variables, and things that have `variables`. Received: 3"),
+        (float, ["ab"], "`variables` must be variables"),
     ]
-    for arguments, options, error, message in cases:
-        with pytest.raises(error, match=message):
-            clr.tensorflow.range_test(*arguments, **options)
+    for train_step, variables, message in cases:
+        with pytest.raises(TypeError, match=message):
+            clr.tensorflow.range_test(train_step, variables)
+    check_options(partial(clr.tensorflow.range_test, float, [weight]))
     with tf.Graph().as_default(), pytest.raises(RuntimeError, match="needs eager execution"):
         clr.tensorflow.range_test(float, [])
