@@ -434,6 +434,20 @@ def test_kills_at_any_moment_lose_nothing(tmp_path: Path, workers: int, number: 
     assert 12 <= len(program.noted()) <= 12 + len(kills) * max(1, workers)
 
 
+def test_what_ends_all_processes_of_a_job_is_no_failed_run(tmp_path: Path) -> None:
+    program = Program(tmp_path)
+    process = program.begin("steady", 2)
+    program.wait_for(3)
+    for one in set(program.noted()):
+        os.kill(one, signal.SIGTERM)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    assert "KeyboardInterrupt" in process.communicate()[1]
+    found = [run.state for run in clr.Comparison.load(program.file).runs]
+    assert 0 < len(found) < 12
+    assert set(found) == {"finished"}
+
+
 @pytest.mark.skipif(not Path("/proc").exists(), reason="needs /proc")
 @pytest.mark.parametrize(
     "signs",

@@ -125,6 +125,8 @@ class _Worker:
             self.signal(signal.SIGKILL)
             self.process.join()
             self.connection.close()
+            if self.process.exitcode == -signal.SIGTERM:
+                time.sleep(1)  # for what ends all processes of a job ends this one too, and that is no failed run
             reason = f"the worker died with exit code {self.process.exitcode}"
             if self._is_new:
                 raise RuntimeError(f"{reason} before it could begin: {_NEEDS}") from None
