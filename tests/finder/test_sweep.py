@@ -587,3 +587,16 @@ def test_data_of_more_metrics_than_losses_is_refused() -> None:
 def test_a_version_of_true_is_none() -> None:
     with pytest.raises(ValueError, match=r"the data of a range test must have version 1 as 'clr'\. Received: True\."):
         clr.from_dict(spoiled(clr=True))
+
+
+def test_options_are_the_numbers_that_were_checked() -> None:
+    options = Options(np.float32(0.5), 1, np.int8(100), repeats=np.int8(100), diverge_at=Fraction(1, 2))  # type: ignore[arg-type]
+    assert options.repeats * options.num_steps == 10_000
+    values = (options.min_lr, options.max_lr, options.num_steps, options.repeats, options.diverge_at)
+    assert [type(value) for value in values] == [float, float, int, int, float]
+
+
+def test_more_steps_than_a_test_can_have_are_refused_at_once() -> None:
+    for steps in (30_000_000, 2**62):
+        with pytest.raises(ValueError, match=rf"^`num_steps` must be at most 1,000,000\. Received: {steps}\.$"):
+            clr.range_test(lambda lr: lr, num_steps=steps)

@@ -12,6 +12,8 @@ from clr import checks, progress
 from clr.finder.curve import Divergence
 from clr.finder.result import GOALS, LAST, RangeTest, Sweep, scalar
 
+MOST_STEPS = 10**6  # of a test: its rates are computed before it starts
+
 Step = Callable[[float], object]
 Reset = Callable[[int], object]
 
@@ -47,25 +49,32 @@ class Options:
         checks.choice("growth", self.growth, ("exponential", "linear"))
         check_low = checks.base_rate if self.growth == "linear" else checks.positive
         low = check_low("min_lr", self.min_lr)
-        if checks.max_rate("max_lr", self.max_lr, "min_lr", low) == low:
-            raise ValueError(f"`max_lr` must be above `min_lr`. Received: {self.max_lr!r} with `min_lr` {low!r}.")
-        if checks.count("num_steps", self.num_steps) < 2:
-            raise ValueError(f"`num_steps` must be 2 or more. Received: {self.num_steps!r}.")
-        if any(left >= right for left, right in pairwise(self.rates)):
-            raise ValueError(f"`num_steps` must be so few that the rates differ. Received: {self.num_steps!r}.")
-        checks.positive("diverge_at", self.diverge_at)
-        if self.time_limit is not None:
-            checks.positive("time_limit", self.time_limit)
+        checked = {
+            "min_lr": low,
+            "max_lr": checks.max_rate("max_lr", self.max_lr, "min_lr", low),
+            "num_steps": checks.count("num_steps", self.num_steps),
+            "diverge_at": checks.positive("diverge_at", self.diverge_at),
+            "time_limit": None if self.time_limit is None else checks.positive("time_limit", self.time_limit),
+            "evaluate_every": checks.count("evaluate_every", self.evaluate_every),
+            "goal": checks.choice("goal", self.goal, GOALS),
+            "repeats": checks.count("repeats", self.repeats),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
         if self.evaluate is not None:
             checks.function("evaluate", self.evaluate)
-        checks.count("evaluate_every", self.evaluate_every)
-        checks.choice("goal", self.goal, GOALS)
-        checks.count("repeats", self.repeats)
+        if self.max_lr == low:
+            raise ValueError(f"`max_lr` must be above `min_lr`. Received: {self.max_lr!r} with `min_lr` {low!r}.")
+        if not 2 <= self.num_steps <= MOST_STEPS:
+            rule = "2 or more" if self.num_steps < 2 else f"at most {MOST_STEPS:,}"
+            checks.fail(ValueError, "num_steps", rule, self.num_steps)
+        if any(left >= right for left, right in pairwise(self.rates)):
+            checks.fail(ValueError, "num_steps", "so few that the rates differ", self.num_steps)
 
     @cached_property
     def rates(self) -> tuple[float, ...]:
         """The rates to try, in order: exactly ``min_lr`` first and ``max_lr`` last."""
-        low, high, last = float(self.min_lr), float(self.max_lr), self.num_steps - 1
+        low, high, last = self.min_lr, self.max_lr, self.num_steps - 1
         if self.growth == "linear":
             inner = [low + (high - low) * at / last for at in range(1, last)]
         else:

@@ -63,10 +63,10 @@ def value(kind: type[K]) -> type[K]:
 class Schedule(metaclass=_Kind):
     """A value that gives the rate of any step, alike in every framework.
 
-    Schedules are immutable, hashable, equal if they give equal rates by the same means, and picklable (a scaling
-    function of yours must then be picklable too). They are made by functions such as `clr.triangular2` and
-    `clr.one_cycle`, and of each other: by `clr.join`, `clr.warmup`, `clr.momentum`, a factor (``schedule * 0.1``),
-    `clip` and `after_end`.
+    Schedules are immutable and hashable. Two are equal if they give equal rates by the same means. They can be pickled
+    if their scaling function can. Functions such as `clr.triangular2` and `clr.one_cycle` make them. `clr.join`,
+    `clr.warmup`, `clr.momentum`, a factor (``schedule * 0.1``), `clip` and `after_end` make new ones of them, up to 50
+    within each other.
 
     >>> import clr
     >>> schedule = clr.triangular(base_lr=0.125, max_lr=1.125, step_size=4)
@@ -147,8 +147,8 @@ class Schedule(metaclass=_Kind):
 
         Raises:
             TypeError: The step is not a number, such as a bool or a list.
-            ValueError: The step is negative or fractional. Nothing is raised for a traced step, or for a tensor of
-                PyTorch or JAX, which may be traced: there a negative step counts as 0.
+            ValueError: The step is negative or fractional, or the highest rate is infinite in the dtype. A traced step
+                raises no error, nor does a tensor of PyTorch or JAX, which may be traced: a negative one counts as 0.
         """
         if type(step) is int and step >= 0 and dtype is None and not _more:  # the way of training loops, at half cost
             return self._at(step)
@@ -213,8 +213,8 @@ class Schedule(metaclass=_Kind):
     def after_end(self, rule: AfterEndRule) -> "Schedule":
         """The schedule with another rule for steps from `total_steps` on.
 
-        ``"hold"`` keeps the last rate, as all schedules do that come to an end; ``"repeat"`` starts again; and
-        ``"error"`` raises a ValueError, except where the step is traced: there the last rate is kept.
+        ``"hold"`` keeps the last rate, as every schedule does at its end. ``"repeat"`` starts again. ``"error"`` raises
+        a ValueError; a traced step cannot raise one, so it keeps the last rate.
 
         >>> import clr
         >>> schedule = clr.one_cycle(max_lr=1.0, total_steps=100)

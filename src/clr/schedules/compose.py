@@ -19,8 +19,8 @@ def join(
 
     Args:
         schedules: The schedules in order, one or more.
-        boundaries: The steps at which each but the first begins, counted from 0 and growing: one less than there are
-            schedules. By default each begins where the one before has come to its end (its ``total_steps``).
+        boundaries: The step at which each schedule begins, but for the first: growing whole numbers. By default, each
+            begins at the end of the one before it (its ``total_steps``).
         single_cycle: Whether all of it counts as one cycle, as the stages of `clr.cosine` do.
 
     Raises:
