@@ -27,6 +27,7 @@ MODULES = {
     "trained": "def train(schedule, seed, total_steps):\n    yield total_steps, {'loss': schedule(0) + seed}",
     "broken": "def train(:",
     "raising": "def missing(): raise KeyError('a [/x]\\n')\nmissing()",
+    "silent": "class Silent(Exception):\n    def __str__(self): return 1 / 0\nraise Silent",
     "leaving": "import sys\nsys.exit(3)",
     "deep": "def train(*given): return train(*given)\ntrain()",
 }
@@ -87,6 +88,7 @@ REFUSED = {
     "compare trained.none:train {given}": "cannot find trained.none:train: ModuleNotFoundError",
     "compare broken:train {given}": r"cannot find broken:train: SyntaxError: .*broken.py, line 1",
     "compare raising:train {given}": r"cannot find raising:train: KeyError: 'a \[/x\]\\n' \(in raising.py, line 1\)",
+    "compare silent:train {given}": r"silent.Silent: <exception str\(\) failed> \(in silent.py, line 3\)",
     "compare leaving:train {given}": r"cannot find leaving:train: SystemExit: 3 \(in leaving.py, line 2\)",
     "compare deep:train {given}": r"cannot find deep:train: RecursionError: .* \(in deep.py, line 1\)",
     "compare nothing:train {given}": "cannot find nothing:train: ModuleNotFoundError",

@@ -51,7 +51,8 @@ def main() -> NoReturn:
         code = _discard_output()
     except OSError as error:
         _discard_output()
-        code = _refuse(f"cannot write {error.filename or 'the output'}: {error.strerror or error}")
+        place = f"cannot write {error.filename or 'the output'}: {error.strerror}"
+        code = _refuse(place if error.strerror else str(error))
     except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED
     sys.exit(code)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 INTERRUPTED = 130  # what a shell reports of a command that Ctrl-C has ended
+_AT_ONCE = getattr(os, "O_NONBLOCK", 0)  # opens a pipe to which nothing writes, or from which nothing reads, if it can
 MOST_BYTES = 10**8  # of a file that is read: more is no range test and no list of schedules
 
 
@@ -45,8 +46,8 @@ def using(path: Path, verb: Literal["read", "write"]) -> Iterator[None]:
     """Turns an error of the file system into a line that names the file that cannot be read or written."""
     held = None
     try:
-        if verb == "write" and path.is_fifo():  # one that nothing reads would block, unless it is opened like this
-            held = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+        if verb == "write" and path.is_fifo():  # one that nothing reads is refused, where it would block later
+            held = os.open(path, os.O_WRONLY | _AT_ONCE)
         yield
     except OSError as error:
         raise RefusedError(f"cannot {verb} {error.filename or path}: {error.strerror or error}") from error
@@ -67,7 +68,8 @@ def expecting(what: str, path: Path) -> Iterator[None]:
 def read_json(path: Path) -> Any:
     """The data in a file, which may be a pipe. A pipe without a writer is empty, and an endless file is refused."""
     with using(path, "read"), open(path, "rb", opener=_open_at_once) as file:
-        os.set_blocking(file.fileno(), True)
+        if _AT_ONCE:
+            os.set_blocking(file.fileno(), True)
         data = file.read(MOST_BYTES + 1)
     if len(data) > MOST_BYTES:
         raise ValueError(f"it has more than {MOST_BYTES:,} bytes")
@@ -75,7 +77,7 @@ def read_json(path: Path) -> Any:
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # without, a pipe waits until something writes to it
+    return os.open(path, flags | _AT_ONCE)
 
 
 def read_range_test(file: Path) -> clr.RangeTest:

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
-from traceback import extract_tb
+from traceback import extract_tb, format_exception_only
 from typing import Annotated, Any, Literal
 
 import typer
@@ -125,11 +125,18 @@ def _trainer(what: str) -> Callable[..., Iterable[tuple[int, Mapping[str, Any]]]
     try:
         return getattr(import_module(module), name)  # type: ignore[no-any-return]
     except (Exception, SystemExit) as error:  # whatever a module does
-        place = ""
-        if not isinstance(error, ImportError | AttributeError | SyntaxError):
-            last = extract_tb(error.__traceback__)[-1]
-            place = f" (in {Path(last.filename).name}, line {last.lineno})"
-        raise RefusedError(f"cannot find {what}: {type(error).__name__}: {error}{place}") from error
+        raise RefusedError(f"cannot find {what}: {_in_a_line(error)}") from error
+
+
+def _in_a_line(error: BaseException) -> str:
+    """An error of a module, with its place."""
+    if isinstance(error, SyntaxError):
+        return f"SyntaxError: {error}"  # which names the place
+    text = format_exception_only(error)[0]
+    if isinstance(error, ImportError | AttributeError):
+        return text
+    last = extract_tb(error.__traceback__)[-1]
+    return f"{text.rstrip()} (in {Path(last.filename).name}, line {last.lineno})"
 
 
 def _named_schedules(file: Path) -> dict[str, clr.Schedule]:
