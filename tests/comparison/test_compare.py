@@ -37,6 +37,13 @@ def test_several_budgets_and_functions_of_them(tmp_path: Path) -> None:
     assert all(run.records[-1][0] == run.total_steps for run in result.runs)
 
 
+def test_numbers_may_be_those_of_numpy(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"total_steps": np.int32(20), "target": np.float32(0.5), "before": {"low": np.int8(3)}}
+    result = compare(tmp_path, seeds=np.int64(2), workers=np.int8(0), **options)
+    assert (len(result.runs), result.target, result.before) == (6, 0.5, {"low": 3})
+    assert [(run.total_steps, run.seed) for run in result.runs] == [(20, 0), (20, 1)] * 3
+
+
 def test_what_is_no_schedule_of_ours_is_handed_on(tmp_path: Path) -> None:
     seen = []
 
@@ -257,8 +264,12 @@ def test_the_file_is_of_one_comparison_and_one_process(tmp_path: Path) -> None:
         ({"seeds": 10**12}, ValueError, "at most 100,000 runs together"),
         ({"before": 5}, TypeError, "`before` must be a dict with a number of updates for each name"),
         ({"before": {"fixed": 2**63}}, ValueError, "`before` must be below 2"),
+        ({"progress": "no"}, TypeError, "`progress` must be True or False"),
+        ({"fresh": 1}, TypeError, "`fresh` must be True or False"),
+        ({"range_test": 5}, TypeError, "`range_test` must be a range test"),
         ({"metric": 5}, TypeError, "`metric` must be a name of"),
         ({"file": ":memory:"}, ValueError, "`file` must be the path of a file. Received: ':memory:'"),
+        ({"file": "file:runs?mode=memory"}, ValueError, "`file` must be the path of a file"),
         ({"file": ""}, ValueError, "`file` must be the path of a file"),
         ({"file": "a\0b"}, ValueError, "`file` must be the path of a file"),
         ({"file": 5}, TypeError, "`file` must be the path of a file"),

@@ -322,6 +322,14 @@ def test_an_equal_schedule_is_the_same_however_it_is_written(tmp_path: Path) -> 
         compare(file, schedules={"a": clr.triangular(0.25, 0.75, 5, step_size_down=6)})
 
 
+def test_a_misspelt_metric_stays_out_of_a_file_with_runs(file: Path) -> None:
+    before = everything(file)
+    for seeds in (3, 5):
+        with pytest.raises(ValueError, match=r"`metric` must be one of 'loss', 'weight'. Received: 'los'"):
+            compare(file, metric="los", seeds=seeds)
+    assert everything(file) == before
+
+
 def test_a_misspelt_metric_ends_it_at_the_first_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(trainings.LOG, str(tmp_path / "log"))
     for workers in (0, 2):

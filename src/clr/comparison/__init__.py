@@ -1,11 +1,12 @@
 """Compares schedules on your own training."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
 from clr import checks
-from clr.comparison.result import Comparison
+from clr.comparison.result import Comparison, metrics_of
 from clr.comparison.runs import NAME, REFUSED, Job, Key, Run, versions
 from clr.comparison.runs import name as named
 from clr.finder.result import RangeTest
@@ -108,9 +109,10 @@ def compare(
         checks.fail(ValueError, "schedules", _NAMES, schedules)
     for own in schedules:
         named("schedules", own, _NAMES)
-    count = min(checks.count("seeds", seeds), _MOST + 1) if isinstance(seeds, int) else 0
-    all_seeds = _numbers("seeds", range(count) if count else seeds, 0)
-    budgets = _numbers("total_steps", [total_steps] if isinstance(total_steps, int) else total_steps, 1)
+    if isinstance(seeds, Integral):
+        seeds = range(min(checks.count("seeds", seeds), _MOST + 1))
+    all_seeds = _numbers("seeds", seeds, 0)
+    budgets = _numbers("total_steps", [total_steps] if isinstance(total_steps, Integral) else total_steps, 1)
     if len(schedules) * len(all_seeds) * len(budgets) > _MOST:
         raise ValueError(f"`schedules`, `seeds` and `total_steps` must be for at most {_MOST:,} runs together.")
     if metric is not None:
@@ -118,7 +120,7 @@ def compare(
     if goal is not None:
         checks.choice("goal", goal, ("min", "max"))
     if target is not None:
-        checks.number("target", target, "finite")
+        target = checks.number("target", target, "finite")
     if not isinstance(before, Mapping | None):
         checks.fail(TypeError, "before", "a dict with a number of updates for each name", before)
     before = {
@@ -126,9 +128,12 @@ def compare(
     }
     checks.choice("engine", engine, ENGINES)
     if workers is not None:
-        _numbers("workers", [workers], 1 if engine == "ray" else 0)
-    checks.flag("fresh", fresh)
-    checks.flag("reuse", reuse)
+        (workers,) = _numbers("workers", [workers], 1 if engine == "ray" else 0)
+    if not isinstance(range_test, RangeTest | None):
+        checks.fail(TypeError, "range_test", "a range test", range_test)
+    for option, value in (("fresh", fresh), ("reuse", reuse), ("progress", progress)):
+        if option != "progress" or value is not None:
+            checks.flag(option, value)
     if fresh and reuse:
         raise ValueError("`fresh` and `reuse` exclude each other.")
     if file is None and (fresh or reuse or name is not None):
@@ -144,6 +149,8 @@ def compare(
     with engines.ended_like_ctrl_c(), store.Store(file) as kept:
         kept.settle(*known, texts, fresh, reuse)
         there = kept.runs()
+        if metric is not None and (names := metrics_of(there.values())):
+            checks.choice("metric", metric, names)
         missing = [job for job in jobs if job.key not in there]
         if len(missing) < len(jobs):
             noted = kept.settings()

@@ -150,8 +150,13 @@ class _Worker:
         context = multiprocessing.get_context("spawn")  # for a fork of a process with threads may hang
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_work, args=(theirs,), daemon=True)
-        with _environment(_THREADS):
+        added = {name: value for name, value in _THREADS.items() if name not in os.environ}
+        os.environ.update(added)
+        try:
             self.process.start()
+        finally:
+            for name in added:
+                del os.environ[name]
         theirs.close()
         self._is_new = True
         with suppress(OSError):
@@ -196,18 +201,6 @@ def _end_with_parent() -> None:
     while parent is not None and os.getppid() == parent.pid:
         time.sleep(_EVERY)
     os.killpg(0, signal.SIGKILL)
-
-
-@contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Sets variables of the environment that are not set, for as long as the block lasts."""
-    added = {name: value for name, value in values.items() if name not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for name in added:
-            del os.environ[name]
 
 
 def ray(train: Train, jobs: list[Job], metric: str | None, workers: int | None) -> Events:

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
@@ -67,9 +67,9 @@ class Comparison:
         origin: Mapping[str, Any] | None = None,
     ) -> Self:
         """The comparison of some runs; what is not given is found as `clr.compare` describes."""
-        names = dict.fromkeys(name for run in runs for _, metrics in run.records for name in metrics)
+        names = metrics_of(runs)
         if metric is None:
-            metric = next(iter(names), "metric")
+            metric = names[0] if names else "metric"
         elif names:
             checks.choice("metric", metric, names)
         if goal is None:
@@ -384,6 +384,11 @@ class Comparison:
     def _final(self, run: Run) -> float:
         curve = self.curve(run)
         return curve[-1][1] if run.state == "finished" and curve else math.nan
+
+
+def metrics_of(runs: Iterable[Run]) -> list[str]:
+    """The names of the metrics of some runs, in order."""
+    return list(dict.fromkeys(name for run in runs for _, metrics in run.records for name in metrics))
 
 
 def interval(values: Sequence[float], statistic: Callable[[Sequence[float]], float] = fmean) -> Interval:

@@ -309,7 +309,7 @@ def _path(file: object) -> Path:
     text = os.fspath(file) if isinstance(file, os.PathLike) else file
     if not isinstance(text, str):
         checks.fail(TypeError, "file", "the path of a file", file)
-    if text in ("", ":memory:") or "\0" in text:
+    if not text or "\0" in text or text.startswith((":memory:", "file:")):  # which SQLite would not take for a path
         checks.fail(ValueError, "file", "the path of a file", file)
     return Path(text)
 
