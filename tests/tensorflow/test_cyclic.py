@@ -163,37 +163,23 @@ def test_a_step_of_any_dtype_that_holds_it_is_taken(way: Any, dtype: str) -> Non
         _check(rate_at(step), _exact(step))
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        int,
-        float,
-        Fraction,
-        np.int32,
-        np.uint8,
-        np.float64,
-        np.array,
-        tf.constant,
-        tf.Variable,
-        lambda step: tf.constant(step, tf.uint64),
-        lambda step: tf.constant(step, tf.bfloat16),
-        lambda step: keras.Variable(step, dtype="int64"),
-    ],
-    ids=[
-        "int",
-        "float",
-        "Fraction",
-        "int32",
-        "uint8",
-        "float64",
-        "array",
-        "constant",
-        "Variable",
-        "uint64",
-        "bfloat16",
-        "keras",
-    ],
-)
+STEP_KINDS: dict[str, Callable[[int], Any]] = {
+    "int": int,
+    "float": float,
+    "Fraction": Fraction,
+    "int32": np.int32,
+    "uint8": np.uint8,
+    "float64": np.float64,
+    "array": np.array,
+    "constant": tf.constant,
+    "Variable": tf.Variable,
+    "uint64": lambda step: tf.constant(step, tf.uint64),
+    "bfloat16": lambda step: tf.constant(step, tf.bfloat16),
+    "keras": lambda step: keras.Variable(step, dtype="int64"),
+}
+
+
+@pytest.mark.parametrize("make", STEP_KINDS.values(), ids=STEP_KINDS)
 @each_mode
 def test_a_step_of_any_kind_is_taken(make: Callable[[int], Any], mode: str) -> None:
     for step in (0, 7, 33, 60):
@@ -424,6 +410,7 @@ def _mode(graph: bool) -> Any:
 
 
 WHOLE = "`global_step` must be a whole number of steps, 0 or more. Received: {}."
+FAR = "`global_step` must be a number of steps below 2**63. Received: {}."
 RATE = "`learning_rate` must be a finite number, 0 or more. Received: {}."
 TOP = "`max_lr` must be a finite number, `learning_rate` or more. Received: {}."
 LENGTH = "`step_size` must be a number of steps from 0.001 to 2**53. Received: {}."
@@ -432,10 +419,13 @@ FACTOR = "`gamma` must be a number above 0 and at most 1. Received: {}."
 CHOICE = "`mode` must be one of 'triangular', 'triangular2', 'exp_range'. Received: {}."
 each_mode_of_execution = pytest.mark.parametrize("graph", [False, True], ids=["eager", "graph"])
 NAN, INFINITY = float("nan"), float("inf")
+OTHER = pytest.importorskip("torch").tensor(0.01)  # of another framework
 REFUSED: list[tuple[str, Any, type[Exception], str]] = [
     *(("global_step", value, TypeError, WHOLE) for value in (True, "a", [1], 1j, np.bool_(True), np.array(True))),
     *(("global_step", value, ValueError, WHOLE) for value in (-1, 1.5, NAN, INFINITY, np.int8(-1), np.array(-1))),
-    *(("learning_rate", value, TypeError, RATE) for value in (True, "a", None, [0.01], np.array([0.01]))),
+    ("global_step", 2**70, ValueError, FAR),
+    *(("learning_rate", value, TypeError, RATE) for value in (True, "a", None, [0.01], np.array([0.01]), 1j)),
+    ("learning_rate", OTHER, TypeError, RATE),
     *(("learning_rate", value, ValueError, RATE) for value in (-0.01, NAN, INFINITY, np.float32(-1))),
     *(("max_lr", value, TypeError, TOP) for value in (False, "a", None)),
     *(("max_lr", value, ValueError, TOP) for value in (NAN, INFINITY)),
@@ -470,27 +460,21 @@ def test_a_step_is_required(graph: bool) -> None:
         clr.cyclic_learning_rate(None)
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "error"),
-    [
-        ("global_step", "a", TypeError),
-        ("global_step", True, TypeError),
-        ("learning_rate", "a", TypeError),
-        ("learning_rate", True, TypeError),
-        ("learning_rate", 1j, TypeError),
-        ("learning_rate", [0.01], TypeError),
-        ("learning_rate", -0.5, ValueError),
-        ("max_lr", 0.005, ValueError),
-        ("max_lr", "a", TypeError),
-        ("step_size", 0, ValueError),
-        ("step_size", [20, 20], TypeError),
-        ("gamma", 2.0, ValueError),
-    ],
-)
+AS_TENSORS = [
+    (name, value, error)
+    for name, value, error, _ in [*REFUSED, ("step_size", [20, 20], TypeError, SIZE)]
+    if not (name == "mode" or value is None or value is OTHER or value in ([1], 2**70))
+]
+
+
 @each_mode_of_execution
+@pytest.mark.parametrize(
+    ("name", "value", "error"), AS_TENSORS, ids=[f"{name}-{value!r}" for name, value, _ in AS_TENSORS]
+)
 def test_a_tensor_that_makes_no_sense_is_refused(name: str, value: Any, error: type[Exception], graph: bool) -> None:
+    dtype = tf.float64 if isinstance(value, float) else None
     with _mode(graph), pytest.raises(error, match=f"^`{name}` must be "):
-        clr.cyclic_learning_rate(**{"global_step": 0, name: tf.constant(value)})()  # a step is read at the call
+        clr.cyclic_learning_rate(**{"global_step": 0, name: tf.constant(value, dtype)})()  # a step is read at the call
 
 
 @pytest.mark.parametrize(
@@ -599,27 +583,10 @@ def test_a_vector_in_a_graph_is_refused() -> None:
     def function(learning_rate: Any) -> Any:
         return clr.cyclic_learning_rate(0, learning_rate)
 
-    with pytest.raises(TypeError, match=r"^`learning_rate` must be a scalar\."):
+    with pytest.raises(TypeError, match=r"`learning_rate` must be a scalar\."):
         function(tf.constant([0.01, 0.02]))
-
-
-@pytest.mark.parametrize("value", [-5, 1.5])
-def test_a_step_that_a_graph_knows_to_be_bad_is_refused(value: float) -> None:
-    with tf.Graph().as_default(), pytest.raises(ValueError, match="`global_step` must be a whole number"):
-        clr.cyclic_learning_rate(tf.constant(value))
-
-
-def test_a_step_beyond_the_integers_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"`global_step` must be a number of steps below 2\*\*63"):
-        clr.cyclic_learning_rate(2**70)
 
 
 def test_one_bound_in_two_precisions_is_one_bound() -> None:
     rate = clr.cyclic_learning_rate(20, learning_rate=tf.constant(0.1), max_lr=0.1)
     assert float(rate()) == float(np.float32(0.1))
-
-
-def test_another_frameworks_tensor_is_refused_by_name() -> None:
-    torch = pytest.importorskip("torch")
-    with pytest.raises(TypeError, match="`learning_rate` must be a finite number"):
-        clr.cyclic_learning_rate(0, learning_rate=torch.tensor(0.01))
