@@ -163,6 +163,21 @@ def test_an_equal_schedule_in_another_form_says_nothing() -> None:
                 scheduler.load_state_dict({**state, "schedule": other})
 
 
+def test_the_state_of_pytorchs_scheduler_gives_its_step() -> None:
+    old = schedulers.CyclicLR(sgd(), LOW, HIGH, UP, cycle_momentum=False)
+    for _ in range(3):
+        update(old.optimizer)
+        old.step()
+    optimizer = sgd()
+    scheduler = clr.torch.LRScheduler(optimizer, SCHEDULE)
+    with pytest.warns(
+        UserWarning, match=r"^the state has no schedule\. Its step is taken, and it goes on with"
+    ) as told:
+        scheduler.load_state_dict(old.state_dict())
+    assert len(told) == 1
+    assert applied(optimizer) == [rate(3)]
+
+
 def test_a_scaling_function_without_a_name_can_be_saved_too() -> None:
     schedule = clr.cyclic(0.0, 1.0, 4, scale_fn=lambda cycle: 1 / cycle)
     scheduler = clr.torch.LRScheduler(sgd(), [schedule])

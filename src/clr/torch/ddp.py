@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import distributed, nn
 
+from clr import checks
 from clr.finder.sweep import EndOfSweep
 from clr.finder.transaction import Interrupts
 
@@ -98,7 +99,10 @@ class Processes:
         extremes = torch.tensor([digest, -digest], dtype=torch.float64, device=self._device)
         distributed.all_reduce(extremes, distributed.ReduceOp.MAX, group=self._group)
         if extremes.sum().item():
-            raise ValueError(f"all processes must be given the same options. Received in process {self.rank}: {own!r}.")
+            options = checks.shown(own)
+            raise ValueError(
+                f"all processes must be given the same options. Received in process {self.rank}: {options}."
+            )
 
     def backward(self, loss: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
         """Adds the gradients of a loss to those of the parameters, unseen by `DistributedDataParallel`."""

@@ -156,8 +156,8 @@ class Follower:
         if not self._told:
             self._told = True
             tell(
-                f"another scheduler sets the rates that this follower sets: update {step} was made at {rates!r} in "
-                f"place of {own!r}. Use one of them"
+                f"another scheduler sets the rates that this follower sets: update {step} was made at "
+                f"{checks.shown(rates)} in place of {checks.shown(own)}. Use one of them"
             )
 
     def _after_load(self, loaded: torch.optim.Optimizer) -> None:

@@ -254,10 +254,15 @@ class Plan:
         return {"schedule": _plain(self.schedule), "momentum": _plain(self.momentum)}
 
     def compare(self, state: Mapping[str, object]) -> None:
-        """Warns if a saved state has other schedules."""
+        """Warns if a saved state has other schedules, or none, as that of another scheduler."""
+        if "schedule" not in state:
+            own = checks.shown(_plain(self.schedule))
+            tell(f"the state has no schedule. Its step is taken, and it goes on with {own}")
+            return
         for name, own in (("schedule", self.schedule), ("momentum", self.momentum)):
             if not _same(own, state.get(name)):
-                tell(f"the state was saved with another {name}, {state.get(name)!r}; it goes on with {_plain(own)!r}")
+                before, now = checks.shown(state.get(name)), checks.shown(_plain(own))
+                tell(f"the state was saved with another {name}, {before}; it goes on with {now}")
 
     def _meet(self, groups: list[Group]) -> None:
         """Looks at the groups that are new: whether they have a schedule, a momentum, and tensors of their own."""

@@ -135,7 +135,8 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
     @base_lrs.setter
     def base_lrs(self, rates: object) -> None:
         if rates != self.base_lrs:
-            tell(f"`base_lrs` is left at {self.base_lrs!r}, the first rates of the schedule. Received: {rates!r}.")
+            own = checks.shown(self.base_lrs)
+            tell(f"`base_lrs` is left at {own}, the first rates of the schedule. Received: {checks.shown(rates)}.")
 
     def state_dict(self) -> dict[str, Any]:
         """The number of the step, whether its rates are those of the optimizer, and the schedules as plain data."""
@@ -149,7 +150,9 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
         state of the optimizer. The schedules stay those of this scheduler. If the saved ones differ, a warning says so.
         """
         if "last_epoch" not in checks.mapping("state_dict", state_dict):
-            raise ValueError(f"the state of a scheduler must have `last_epoch`. Received: {list(state_dict)!r}.")
+            raise ValueError(
+                f"the state of a scheduler must have `last_epoch`. Received: {checks.shown(list(state_dict))}."
+            )
         last_epoch = _checked_epoch(state_dict["last_epoch"])  # -1 until it is its turn in a SequentialLR
         if last_epoch >= 0 and state_dict.get("applied", True):
             self.step(last_epoch)

@@ -172,7 +172,10 @@ class Training:
             standard = self._way == "loss_fn"
             loss = self._standard_loss(batch) if standard else self._function(self._bare, batch)
         if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
-            raise TypeError(f"`{self._way}` must return a tensor with one element, the mean loss. Received: {loss!r}.")
+            received = checks.shown(loss)
+            raise TypeError(
+                f"`{self._way}` must return a tensor with one element, the mean loss. Received: {received}."
+            )
         return loss
 
     def _standard_loss(self, batch: object) -> object:
