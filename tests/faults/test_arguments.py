@@ -128,6 +128,20 @@ SENSE: dict[str, Draw] = {
     "bounds": one_of((0.01, 0.1), [0.1, 1], clr.Bounds(0.1, 1.0, 0.5, "so"), measured(curves.valley)),
 }
 FUNCTIONS: dict[str, Callable[..., Any]] = {**POLICIES, "step_size": clr.step_size, "advise": clr.advise}
+# Of a range test of a made-up training.
+OPTIONS: dict[str, Draw] = {
+    "train_step": one_of(lambda lr: 1 / (1 + 100 * lr) + lr**2, lambda lr: None, lambda lr: 10**400),
+    "min_lr": one_of(1e-7, 1e-5),
+    "max_lr": one_of(10, 100.0),
+    "num_steps": one_of(30, 300),
+    "growth": one_of("linear", "exponential"),
+    "diverge_at": one_of(1.0, 4),
+    "time_limit": one_of(None, 100),
+    "evaluate": one_of(None, lambda: 1.0, lambda: "x"),
+    "evaluate_every": one_of(1, 5),
+    "goal": one_of("min", "max"),
+    "repeats": one_of(1),
+}
 
 
 def odd(random: random.Random) -> Any:
@@ -256,9 +270,16 @@ TEST = measured(curves.valley, noise=0.05).to_dict()
 
 def _range_test(chance: random.Random, case: Case, name: str) -> None:
     """The data of a range test with an odd value in some place, or a curve with odd numbers."""
-    case.names = ("sweeps", "sweep", "data", "clr", "kind", *TEST, "losses", "metrics", "stop", "rates", "bounds")
-    if chance.random() < 0.4:
-        given: dict[str, Any] = {"rates": [0.1, 0.2, 0.3], "losses": [1.0, 0.5, 2.0]}
+    case.names = ("sweep", "data", *OPTIONS, *TEST, "losses", "metrics", "stop", "rates", "bounds")
+    kind, given = chance.random(), dict[str, Any]()
+    if kind < 0.3:
+        given = {option: sense(chance) for option, sense in OPTIONS.items()}
+        option, value = chance.choice([*OPTIONS]), odd(chance)
+        given[option] = (lambda *given: value) if option in ("train_step", "evaluate") else value
+        case.text += f" with {option}={shown(value)}"
+        test = case.check(lambda: clr.range_test(**given))
+    elif kind < 0.6:
+        given = {"rates": [0.1, 0.2, 0.3], "losses": [1.0, 0.5, 2.0]}
         given |= {"goal": odd(chance)} if chance.random() < 0.2 else {}
         if chance.random() < 0.5:
             given[chance.choice(("rates", "losses"))] = odd(chance)

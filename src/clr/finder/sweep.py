@@ -226,4 +226,5 @@ def returned_float(name: str, value: object) -> float:
     try:
         return scalar(value)
     except TypeError:
-        raise TypeError(f"`{name}` must return a number, or an array of one element. Received: {value!r}.") from None
+        received = checks.shown(value)
+        raise TypeError(f"`{name}` must return a number, or an array of one element. Received: {received}.") from None
