@@ -354,3 +354,11 @@ def test_bad_data_is_refused(path: tuple[Any, ...], value: object, message: str)
     place[path[-1]] = value
     with pytest.raises((TypeError, ValueError), match=message):
         clr.from_dict(data)
+
+
+def test_advice_follows_from_a_search() -> None:
+    found = Made(0.05).find(total_steps=1000)
+    low, high = found.bounds()
+    assert clr.advise(found).schedule == clr.one_cycle(high, 1000, div_factor=high / low)
+    assert clr.advise(found, 500).schedule == clr.one_cycle(high, 500, div_factor=high / low)
+    assert clr.advise(found, steps_per_epoch=50).schedule == clr.triangular(low, high, 200)

@@ -19,7 +19,7 @@ OPTIMIZER = optax.inject_hyperparams(optax.sgd)(learning_rate=0.0, momentum=0.9)
 
 
 def loss_of(weights: jax.Array, rows: Any) -> jax.Array:
-    return ((X[rows] @ weights - Y[rows]) ** 2).mean()
+    return ((jnp.asarray(X)[rows] @ weights - jnp.asarray(Y)[rows]) ** 2).mean()
 
 
 @jax.jit

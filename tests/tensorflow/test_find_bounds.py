@@ -77,19 +77,17 @@ def test_it_leaves_no_trace_where_it_is_ended(error: type[BaseException], after:
 def test_all_trials_begin_with_the_same_variables() -> None:
     own = Training()
     own.weights.assign(tf.ones((6, 1)) * 3)
-    begins: list[float] = []
-    last = 1e9
+    sums: list[float] = []
 
     def step(rate: tf.Tensor) -> tf.Tensor:
-        nonlocal last
-        if float(rate) < last / 2:  # the first rate of a trial is far below the last of the one before
-            begins.append(float(tf.reduce_sum(own.weights)))
-        last = float(rate)
+        sums.append(float(tf.reduce_sum(own.weights)))
         return own.step(rate)
 
-    clr.tensorflow.find_bounds(step, own.variables, own.evaluate, **LIMITS)
-    assert begins[0] == 18.0
-    assert begins.count(18.0) >= 1
+    found = clr.tensorflow.find_bounds(step, own.variables, own.evaluate, **LIMITS)
+    assert found.range_test is not None
+    lengths = [len(found.range_test.sweeps[0].losses), *(len(trial.losses) for trial in found.trials)]
+    begins = [sums[sum(lengths[:at])] for at in range(len(lengths))]
+    assert begins == [18.0] * len(begins)
 
 
 @pytest.mark.parametrize(
