@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
 import clr
 from tests.torch.networks import OPTIMIZERS, RANGE, STEPS, Counter, Network, content, data, loader, start, trace, train
@@ -59,6 +59,41 @@ def test_a_loader_with_a_generator_goes_on_where_it_was(wrap: Any) -> None:
     own = batches()
     clr.torch.range_test(model, optimizer, nn.CrossEntropyLoss(), own, **RANGE)
     assert train(model, optimizer, 9, own) == without
+
+
+class Counting(Sampler[int]):
+    """Draws by the number of the epoch, which it counts."""
+
+    def __init__(self) -> None:
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return 40
+
+    def __iter__(self) -> Iterator[int]:
+        self.epoch += 1
+        yield from torch.randperm(40, generator=torch.Generator().manual_seed(self.epoch)).tolist()
+
+
+@pytest.mark.parametrize("prepared", [False, True])
+def test_a_loader_that_counts_its_epochs_goes_on_where_it_was(prepared: bool) -> None:
+    def batches() -> Any:
+        own: Any = DataLoader(data(), batch_size=8, sampler=Counting())
+        if prepared:
+            accelerate = pytest.importorskip("accelerate")
+            configuration = accelerate.utils.DataLoaderConfiguration(use_seedable_sampler=True)
+            own = accelerate.Accelerator(cpu=True, dataloader_config=configuration).prepare(loader())
+        return own
+
+    def trained(tested: bool) -> list[bytes]:
+        model, optimizer = start()
+        own = batches()
+        train(model, optimizer, 5, own)
+        if tested:
+            clr.torch.range_test(model, optimizer, nn.CrossEntropyLoss(), own, **RANGE)
+        return train(model, optimizer, 9, own)
+
+    assert trained(True) == trained(False)
 
 
 PERSISTENT = """

@@ -256,8 +256,8 @@ class Plan:
     def compare(self, state: Mapping[str, object]) -> None:
         """Warns if a saved state has other schedules, or none, as that of another scheduler."""
         if "schedule" not in state:
-            own = checks.shown(_plain(self.schedule))
-            tell(f"the state has no schedule. Its step is taken, and it goes on with {own}")
+            now = checks.shown(_plain(self.schedule))
+            tell(f"the state has no schedule. Its step is taken, and it goes on with {now}")
             return
         for name, own in (("schedule", self.schedule), ("momentum", self.momentum)):
             if not _same(own, state.get(name)):

@@ -263,21 +263,32 @@ def seed(number: int, loader: object) -> None:
         own.manual_seed(number)
 
 
+def counts(loader: object) -> list[Callable[[], object]]:
+    """Functions that put the attributes of a loader and its samplers back, such as the epochs that they count."""
+    holders = [own for own in _holders(loader) if isinstance(own, DataLoader | Sampler)]
+    return [partial(_refill, vars(own), dict(vars(own))) for own in holders]
+
+
 def _own_generators(loader: object) -> list[torch.Generator]:
     """The random generators of a loader, its samplers, and the loaders that it wraps."""
-    found: dict[int, torch.Generator] = {}
-    met: set[int] = set()
+    values = chain.from_iterable(
+        (getattr(own, "generator", None), *getattr(own, "__dict__", {}).values()) for own in _holders(loader)
+    )
+    return list({id(value): value for value in values if isinstance(value, torch.Generator)}.values())
+
+
+def _holders(loader: object) -> list[object]:
+    """A loader, its samplers, and the loaders that it wraps."""
+    found: dict[int, object] = {}
     waiting = [loader]
     while waiting:
-        holder = waiting.pop()
-        met.add(id(holder))
-        if isinstance(own := getattr(holder, "generator", None), torch.Generator):
+        own = waiting.pop()
+        if id(own) not in found:
             found[id(own)] = own
-        for name, value in getattr(holder, "__dict__", {}).items():
-            if isinstance(value, torch.Generator):
-                found[id(value)] = value
-            elif (isinstance(value, DataLoader | Sampler) or name in _LOADERS) and id(value) not in met:
-                waiting.append(value)
+            attributes = getattr(own, "__dict__", {}).items()
+            waiting += [
+                value for name, value in attributes if isinstance(value, DataLoader | Sampler) or name in _LOADERS
+            ]
     return list(found.values())
 
 

@@ -15,7 +15,7 @@ from clr.finder import sweep
 from clr.finder.transaction import Batches, Interrupts, guarded, seed_of
 from clr.torch import groups
 from clr.torch.ddp import Processes
-from clr.torch.snapshot import Snapshot, Stateful, mapped, modes, seed
+from clr.torch.snapshot import Snapshot, Stateful, counts, mapped, modes, seed
 
 V = TypeVar("V")
 
@@ -67,7 +67,7 @@ class Training:
 
     def run(self, body: Callable[[], V]) -> V:
         """What ``body`` returns. After it, all is as it was when this training was made, also after an error."""
-        leave = [] if self._batches is None else [self._batches.leave]
+        leave = [] if self._batches is None else [*counts(self._loader), self._batches.leave]
         restores = (self._snapshot.restore, self._snapshot.restore_gradients, *leave, modes(self._device))
         return guarded(lambda interrupts: self._started(body, interrupts), *restores)
 
