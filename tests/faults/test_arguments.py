@@ -130,7 +130,7 @@ SENSE: dict[str, Draw] = {
 FUNCTIONS: dict[str, Callable[..., Any]] = {**POLICIES, "step_size": clr.step_size, "advise": clr.advise}
 # Of a range test of a made-up training.
 OPTIONS: dict[str, Draw] = {
-    "train_step": one_of(lambda lr: 1 / (1 + 100 * lr) + lr**2, lambda lr: None, lambda lr: 10**400),
+    "train_step": one_of(lambda lr: 1 / (1 + 100 * lr) + lr * lr, lambda lr: None, lambda lr: 10**400),
     "min_lr": one_of(1e-7, 1e-5),
     "max_lr": one_of(10, 100.0),
     "num_steps": one_of(30, 300),

@@ -110,6 +110,19 @@ def test_a_function_may_have_two_names_and_be_registered_twice(names: None) -> N
         assert clr.from_dict(data) == clr.cyclic(0.25, 0.75, 4, scale_fn=inverse)
 
 
+def test_a_schedule_may_be_the_scaling_function(names: None) -> None:
+    schedule = clr.cyclic(0.25, 0.75, 4, scale_fn=clr.ramp(1.0, 0.0, 4))
+    assert [schedule(step) for step in (4, 12, 36)] == [0.25 + 0.5 * 0.75, 0.5, 0.25]
+    again = clr.from_json(schedule.to_json())
+    assert again == schedule
+    assert again.to_json() == schedule.to_json()
+    for _ in range(48):
+        schedule = clr.cyclic(0.0, 1.0, 4, scale_fn=schedule)
+    assert clr.from_json(schedule.to_json()) == schedule
+    with pytest.raises(ValueError, match="`scale_fn` must be made of less than 50 schedules within each other"):
+        clr.cyclic(0.0, 1.0, 4, scale_fn=schedule)
+
+
 def test_register_scale_is_a_decorator(names: None) -> None:
     @clr.register_scale("half")  # type: ignore[untyped-decorator,unused-ignore]
     def half(cycle: Any) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 from clr import checks
 from clr.arrays.base import A, Arrays, Python
 from clr.schedules.base import Schedule, value
+from clr.schedules.compose import checked
 from clr.schedules.scaling import MODES, SCALE_MODES
 from clr.schedules.shapes import SHAPES
 from clr.schedules.wave import Wave, growing, length, repeating, whole
@@ -57,7 +58,8 @@ class Cyclic(OnWave):
         mode = checks.choice("mode", self.mode, MODES)
         factors = {name: checks.gamma(name, getattr(self, name)) for name in ("gamma", "peak_decay")}
         scale_mode = checks.choice("scale_mode", self.scale_mode, SCALE_MODES)
-        checks.scale_fn("scale_fn", self.scale_fn)
+        if isinstance(checks.scale_fn("scale_fn", self.scale_fn), Schedule):
+            checked("scale_fn", self.scale_fn)
         shape = checks.choice("shape", self.shape, SHAPES)
         factor = checks.cycle_mult("cycle_mult", self.cycle_mult)
         # What has no effect goes back to its default, so that it does not count when schedules are compared.
@@ -87,6 +89,10 @@ class Cyclic(OnWave):
         if self.scale_fn is not None:
             for step in (0, 1):  # a function that cannot work is refused here, not in the middle of training
                 self(step)
+
+    @property
+    def _parts(self) -> tuple[Schedule, ...]:
+        return (self.scale_fn,) if isinstance(self.scale_fn, Schedule) else ()
 
     def _cycle(self, xp: Arrays[A], step: A, /) -> A:
         return self._wave.cycle(xp, step)

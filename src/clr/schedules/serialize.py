@@ -34,6 +34,7 @@ def _decoded(data: object, depth: int = 1) -> Schedule:
         arguments["schedules"] = [
             _decoded(part, depth + 1) for part in checks.sequence("schedules", arguments["schedules"])
         ]
-    if arguments.get("scale_fn") is not None:
-        arguments["scale_fn"] = registered(arguments["scale_fn"])
+    if (scale_fn := arguments.get("scale_fn")) is not None:  # a schedule is a function of a number, too
+        is_schedule = isinstance(scale_fn, Mapping)
+        arguments["scale_fn"] = _decoded(scale_fn, depth + 1) if is_schedule else registered(scale_fn)
     return made(kind, arguments)
