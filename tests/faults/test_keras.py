@@ -215,3 +215,20 @@ def test_one_variable_that_cannot_be_put_back_keeps_no_other_from_it(monkeypatch
     ((kind, _, content),) = before["variables"][0]
     first.assign(np.frombuffer(content, kind))
     assert trace(own) == before
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="it is another framework")
+def test_one_variable_of_tensorflow_that_cannot_be_put_back_keeps_no_other_from_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tf: Any = pytest.importorskip("tensorflow")
+    first, second = tf.Variable(1.0), tf.Variable(1.0)
+
+    def train_step(rate: Any) -> Any:
+        second.assign(5.0)
+        monkeypatch.setattr(first, "assign", lambda *arguments: fails())
+        raise RuntimeError("the first error")
+
+    with pytest.raises(OSError, match="on purpose"):
+        clr.tensorflow.range_test(train_step, [first, second], **RANGE)
+    assert float(second) == 1.0

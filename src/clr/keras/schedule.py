@@ -87,7 +87,7 @@ class LearningRateSchedule(keras.optimizers.schedules.LearningRateSchedule):  # 
         return f"clr.keras.LearningRateSchedule({self.schedule!r}{option})"
 
 
-keras.saving.get_custom_objects()["clr>LearningRateSchedule"] = LearningRateSchedule  # as release 0.1 has saved it
+keras.saving.get_custom_objects()["clr>LearningRateSchedule"] = LearningRateSchedule  # its name before 0.2
 
 
 def value_of(schedule: Schedule, count: Any, each: int = 1) -> Any:
