@@ -319,6 +319,16 @@ def test_the_count_in_the_state_of_an_optimizer_around_another() -> None:
     assert (follower.updates, applied(optimizer.base)) == (4, [rate(4)])
 
 
+def test_an_optimizer_that_outlives_the_one_around_it_is_left_alone() -> None:
+    base = sgd()
+    clr.torch.Follower(Sam(base), SCHEDULE)
+    gc.collect()
+    state = base.state_dict()
+    update(base)
+    base.load_state_dict(state)
+    assert applied(base) == [rate(0)]
+
+
 def test_a_sharded_optimizer_is_driven(tmp_path: Path) -> None:
     distributed = torch.distributed
     sharded = pytest.importorskip("torch.distributed.optim").ZeroRedundancyOptimizer

@@ -133,8 +133,8 @@ class Follower:
 
     @torch.compiler.disable
     def _after_update(self, updated: torch.optim.Optimizer, args: object, kwargs: object) -> None:
-        optimizer = self._driven()
-        if was_skipped(updated) or was_skipped(optimizer) or is_tested(optimizer):
+        optimizer = self._optimizer()
+        if optimizer is None or was_skipped(updated) or was_skipped(optimizer) or is_tested(optimizer):
             return
         step = self._count(optimizer)
         self._others = None
@@ -161,7 +161,9 @@ class Follower:
             )
 
     def _after_load(self, loaded: torch.optim.Optimizer) -> None:
-        optimizer = self._driven()
+        optimizer = self._optimizer()
+        if optimizer is None:
+            return
         count = optimizer.param_groups[0].get(_COUNT)
         if count is None:
             tell(f"the state has no count of updates; it goes on from {self._updates}")
