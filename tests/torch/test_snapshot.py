@@ -381,6 +381,7 @@ def test_what_a_step_adds_freezes_or_replaces_is_as_before() -> None:
             optimizer.param_groups[0]["params"].pop()
             weight.requires_grad_(False)
             last.bias = nn.Parameter(bias.detach() + 1)
+            body[2] = nn.Tanh()
         optimizer.zero_grad()
         loss = nn.functional.cross_entropy(model(batch[0]), batch[1])
         loss.backward()  # type: ignore[no-untyped-call]
@@ -390,6 +391,7 @@ def test_what_a_step_adds_freezes_or_replaces_is_as_before() -> None:
     clr.torch.range_test(model, optimizer, train_on_batch=train_on_batch, loader=loader(), repeats=2, **RANGE)
     assert trace(model, optimizer) == before
     assert last.bias is bias
+    assert type(body[2]) is nn.ReLU
     assert len(optimizer.param_groups[0]["params"]) == len(list(model.parameters()))
 
 

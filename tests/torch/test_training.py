@@ -355,6 +355,7 @@ def test_repeats_start_alike_and_draw_other_batches() -> None:
         ({}, {"device": "here"}, ValueError, "`device` must be a device that PyTorch has here. Received: 'here'."),
         ({}, {"device": 0.5}, TypeError, "`device` must be a device that PyTorch has here. Received: 0.5."),
         ({}, {"snapshot_device": "cpu:x"}, ValueError, "`snapshot_device` must be a device that PyTorch has here. Re"),
+        ({}, {"snapshot_device": "meta"}, ValueError, "`snapshot_device` must be a device that keeps values. Received"),
         ({}, {"also": 3}, TypeError, "`also` must be a list of things with `state_dict` and `load_state_dict`. Receiv"),
         ({}, {"also": [3]}, TypeError, "`also` must be a list of things with `state_dict` and `load_state_dict`. Rec"),
         ({}, {"also": nn.Linear(1, 1)}, TypeError, "`also` must be a list of things with `state_dict` and `load_stat"),

@@ -136,7 +136,10 @@ class Modules:
         self._extra = [(part, Copy(part.get_extra_state(), device)) for part in parts if _has_extra_state(part)]
         self._modes = [(part, part.training) for part in parts]
         # By name, for a module may put another tensor in the place of one of these.
-        self._named = [(own, dict(own)) for part in parts for own in (part._parameters, part._buffers)]
+        named: list[dict[str, Any]] = [
+            own for part in parts for own in (part._parameters, part._buffers, part._modules)
+        ]
+        self._named = [(own, dict(own)) for own in named]
         # Tensors that are neither parameters nor buffers, such as the `weight` of the old `weight_norm`.
         self._plain = [(vars(part), _tensors_in(vars(part))) for part in parts]
         self._required = [(part, part.requires_grad) for part in parameters]

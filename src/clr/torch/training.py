@@ -62,6 +62,8 @@ class Training:
         self._batches = None if loader is None else Batches(loader)
         modules = [part for part in (model, self._function) if isinstance(part, nn.Module)]
         keep = _checked_device("snapshot_device", snapshot_device)
+        if keep is not None and keep.type == "meta":
+            checks.fail(ValueError, "snapshot_device", "a device that keeps values", snapshot_device)
         self._parts = (modules, optimizer, scaler, loader, _checked_also(also), keep)
         self._snapshot = Snapshot(*self._parts)
 
