@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -365,6 +366,39 @@ def test_a_worker_that_dies_costs_its_run_alone(tmp_path: Path, monkeypatch: pyt
         assert result.runs[0].error == f"the worker died with exit code {-signal.SIGKILL}"
     if train is trainings.forked:
         assert not any(map(lives, map(int, (tmp_path / "log").read_text().split())))
+
+
+def test_an_engine_that_fails_loses_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(trainings.LOG, str(tmp_path / "log"))
+    file, begin, left = tmp_path / "runs.sqlite", BaseProcess.start, [1]
+
+    def start(self: BaseProcess) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise BlockingIOError("no more processes")
+        begin(self)
+
+    monkeypatch.setattr(BaseProcess, "start", start)
+    with pytest.raises(BlockingIOError):  # in place of the worker that the first run takes down
+        compare(file, trainings.forked, FIXED, workers=1, seeds=[2, 1, 0, 3], reuse=True)
+    assert [run.seed for run in clr.Comparison.load(file).runs] == [1, 2]
+    left[0] = 1
+    with pytest.raises(BlockingIOError):
+        compare(file, trainings.forked, FIXED, workers=2, seeds=[4, 5], reuse=True)
+    left[0] = 2
+    with pytest.raises(TypeError, match="the schedule 'own' must be picklable"):
+        compare(file, schedules=FIXED | {"own": lambda steps: Unsendable()}, workers=1, seeds=[6], reuse=True)
+    assert [run.seed for run in clr.Comparison.load(file).runs] == [1, 2, 6]
+
+
+class Unsendable:
+    """A schedule that says what it is, and stays where it is."""
+
+    def __repr__(self) -> str:
+        return "Unsendable()"
+
+    def __reduce__(self) -> str:
+        raise RuntimeError("not to be sent")
 
 
 PROGRAM = """

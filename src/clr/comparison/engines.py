@@ -80,9 +80,9 @@ def local(train: Train, jobs: list[Job], metric: str | None, workers: int | None
         }:
             for worker in {busy[sign] for sign in wait(list(busy))}:  # type: ignore[index]
                 job, step, run = worker.hear()
+                yield job, step, run
                 if run is not None and (following := next(waiting, None)) is not None:
                     worker.take(following)
-                yield job, step, run
     finally:
         with uninterrupted():
             for worker in crew:
@@ -142,23 +142,24 @@ class _Worker:
     def signal(self, number: signal.Signals) -> None:
         """Sends a signal to the process, and to those that it has started."""
         try:
-            os.killpg(int(self.process.pid or 0), number)
+            os.killpg(self._group, number)
         except (AttributeError, OSError):  # no groups on this system, or none yet
             self.process.kill() if number == signal.SIGKILL else self.process.terminate()
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")  # for a fork of a process with threads may hang
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(theirs,), daemon=True)
+        connection, theirs = context.Pipe()
+        process = context.Process(target=_work, args=(theirs,), daemon=True)
         added = {name: value for name, value in _THREADS.items() if name not in os.environ}
         os.environ.update(added)
         try:
-            self.process.start()
+            process.start()
         finally:
             for name in added:
                 del os.environ[name]
-        theirs.close()
-        self._is_new = True
+            theirs.close()
+        assert process.pid is not None
+        self.process, self.connection, self._group, self._is_new = process, connection, process.pid, True
         with suppress(OSError):
             self.connection.send_bytes(self._task)
 
@@ -187,7 +188,7 @@ def _work(connection: Connection) -> None:
             said = now
             connection.send((step, None))
 
-    with suppress(EOFError, OSError):  # whoever has started it is gone
+    with suppress(EOFError, ConnectionError):  # whoever has started it is gone
         train, metric = connection.recv()
         while True:
             job = connection.recv()
@@ -229,8 +230,8 @@ def ray(train: Train, jobs: list[Job], metric: str | None, workers: int | None) 
                 raise RuntimeError(f"{job.name!r} could not begin on Ray: {error}") from None
             except ray.exceptions.RayError as error:
                 run = job.over("failed", f"the worker died: {error}", (), began)
-            submit(1)
             yield job, job.total_steps, run
+            submit(1)
     finally:
         for reference in running:
             ray.cancel(reference, force=True)
