@@ -311,7 +311,7 @@ def _rows() -> Iterator[int]:
     [
         ({"update": 3}, "`update` must be a function. Received: 3"),
         ({"batches": 3}, "`batches` must be something to iterate over. Received: 3"),
-        ({"batches": _rows(), "repeats": 2}, "`batches` must not be an iterator where there are `repeats`"),
+        ({"batches": _rows(), "repeats": 2}, "`batches` must be no iterator where there are `repeats`"),
         ({"state": [threading.Lock()]}, "`state` must be made of values that can be copied"),
         ({"update": lambda *arguments: 1.0}, "`update` must return a new state and the loss. Received: 1.0"),
         ({"update": lambda *arguments: (0, jnp.ones(2))}, "must return a number"),

@@ -105,5 +105,5 @@ def range_test(
         progress,
     )
     if options.repeats > 1 and iter(batches) is batches:
-        raise TypeError(f"`batches` must not be an iterator where there are `repeats`. Received: {batches!r}.")
+        checks.fail(TypeError, "batches", "no iterator where there are `repeats`", batches)
     return training.run(lambda: sweep.run(training.update, training.restart, options))

@@ -54,7 +54,7 @@ class Training(Generic[S, B]):
         # An array, since a compiled function would be compiled again for each Python number.
         result: Any = self._update(self.state, self._batches.next(), jnp.asarray(np.float32(rate)))
         if not isinstance(result, tuple) or len(result) != 2:
-            raise TypeError(f"`update` must return a new state and the loss. Received: {result!r}.")
+            raise TypeError(f"`update` must return a new state and the loss. Received: {checks.shown(result)}.")
         self.state, loss = result
         return loss
 

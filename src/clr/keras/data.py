@@ -126,5 +126,5 @@ def _readable(leaf: Any) -> Any:
 def _array(leaf: Any) -> Any:
     leaf = keras.ops.convert_to_numpy(leaf) if keras.ops.is_tensor(leaf) else _readable(leaf)
     if not hasattr(leaf, "shape") or not len(leaf.shape):
-        raise TypeError(f"`data`, `y` and `sample_weight` must hold arrays. Received: {leaf!r}.")
+        raise TypeError(f"`data`, `y` and `sample_weight` must hold arrays. Received: {checks.shown(leaf)}.")
     return np.asarray(leaf)
