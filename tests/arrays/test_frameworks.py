@@ -135,14 +135,21 @@ def test_a_cycle_ends_where_the_next_step_is_in_another(framework: str, way: Way
     largest = LARGEST[integer]
     steps = [*range(110), 10**6, 10**6 + 1, *range(largest - 90, largest + 1)]
 
+    cycled = dict(CYCLED)
+    if framework == "tensorflow" and way is eager and integer == "int64":  # known steps, with too many cycles to count
+        short = cycled.pop("shorter than a step")
+        for method in (short.cycle, short.is_cycle_end):
+            with pytest.raises(ValueError, match=r"`step` must be at most .* in an array, for its cycle to be counted"):
+                way(method, tensor_of(framework, steps, integer))
+
     def asked(step: Any) -> Any:
         return tuple(
-            [answer for schedule in CYCLED.values() for answer in (schedule.cycle(step), schedule.is_cycle_end(step))]
+            [answer for schedule in cycled.values() for answer in (schedule.cycle(step), schedule.is_cycle_end(step))]
         )
 
     with jax.enable_x64(True) if integer == "int64" else nullcontext():
         answers = [np.asarray(answer) for answer in way(asked, tensor_of(framework, steps, integer))]
-    for name, schedule in CYCLED.items():
+    for name, schedule in cycled.items():
         cycles, ends = answers.pop(0), answers.pop(0)
         expected = [schedule.cycle(step) for step in steps]
         assert cycles.dtype.kind == ("u" if integer == "uint32" else "i")
@@ -409,3 +416,16 @@ def test_keras_iterations_are_steps_on_the_other_backends(backend: str) -> None:
     module, used = done.stdout.split()
     assert used == backend
     assert module.startswith(backend)
+
+
+@each_framework
+def test_rates_that_the_dtype_cannot_hold_are_refused(framework: str) -> None:
+    step = tensor_of(framework, [0, 4], "int32")
+    largest = float(np.finfo("float32").max) * (1 + 2.0**-30)  # which is rounded to it
+    assert np.asarray(clr.triangular(0.0, largest, 4)(step)).tolist() == [0.0, float(np.finfo("float32").max)]
+    for highest in (float(np.finfo("float32").max) * (1 + 2.0**-24), 1e39, 1e300):
+        with pytest.raises(ValueError, match=r"the highest rate, .* is infinite in the dtype of the rates"):
+            clr.triangular(0.0, highest, 4)(step)
+    half = {"tensorflow": tf.float16, "torch": torch.float16, "jax": jnp.float16}[framework]
+    with pytest.raises(ValueError, match=r"the highest rate, 70000\.0, is infinite"):
+        clr.triangular(0.0, 70000.0, 4)(step, dtype=half)

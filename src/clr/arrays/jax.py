@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from clr import checks
 from clr.arrays.base import Arrays, Columns, Enter, Row, ScaleFn, power
+from clr.arrays.numpy import NumPy
 
 _FEW = 8  # rows of a table
 
@@ -91,7 +92,7 @@ class Jax64:
 
     @classmethod
     def holds(cls, rate: float, dtype: Any) -> bool:
-        return all(rate <= float(jnp.finfo(kind).max) for kind in (dtype or cls.floating, cls.floating))
+        return all(NumPy.holds(rate, jnp.dtype(kind)) for kind in (dtype or cls.floating, cls.floating))
 
     @classmethod
     def rates(cls, values: jax.Array, dtype: Any) -> jax.Array:

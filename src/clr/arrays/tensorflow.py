@@ -98,7 +98,7 @@ class Graph:
 
     @staticmethod
     def holds(rate: float, dtype: Any) -> bool:
-        return rate <= float(tf.as_dtype(dtype or tf.float32).max)
+        return NumPy.holds(rate, tf.as_dtype(dtype or tf.float32).as_numpy_dtype)
 
     @staticmethod
     def rates(values: Any, dtype: Any) -> tf.Tensor:

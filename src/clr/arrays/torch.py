@@ -105,7 +105,8 @@ class Torch:
 
     @staticmethod
     def holds(rate: float, dtype: torch.dtype | None) -> bool:
-        return rate <= torch.finfo(dtype or torch.get_default_dtype()).max
+        own = torch.finfo(dtype or torch.get_default_dtype())
+        return rate < own.max * (1 + own.eps / 4)  # half a unit above the largest number, infinity is nearer
 
     @staticmethod
     def rates(values: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
