@@ -75,10 +75,9 @@ def local(train: Train, jobs: list[Job], metric: str | None, workers: int | None
         for job in islice(waiting, (os.cpu_count() or 1) if workers is None else workers):
             crew.append(_Worker(train, metric))
             crew[-1].take(job)
-        while busy := {
-            sign: worker for worker in crew if worker.job for sign in (worker.connection, worker.process.sentinel)
-        }:
-            for worker in {busy[sign] for sign in wait(list(busy))}:  # type: ignore[index]
+        while busy := [worker for worker in crew if worker.job is not None]:
+            ready = wait([worker.connection for worker in busy], timeout=1)
+            for worker in (one for one in busy if one.connection in ready or one.process.exitcode is not None):
                 job, step, run = worker.hear()
                 yield job, step, run
                 if run is not None and (following := next(waiting, None)) is not None:
@@ -121,7 +120,9 @@ class _Worker:
             step, run = self.connection.recv()
             self._at_work, self._is_new = True, False
         except (EOFError, OSError):  # the latter in the midst of a message
-            self.process.join(_PATIENCE)
+            until = time.monotonic() + _PATIENCE  # `join` would wait for the processes that it has started too
+            while self.process.exitcode is None and time.monotonic() < until:
+                time.sleep(0.01)
             self.signal(signal.SIGKILL)
             self.process.join()
             self.connection.close()
