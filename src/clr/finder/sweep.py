@@ -12,7 +12,7 @@ from clr import checks, progress
 from clr.finder.curve import Divergence
 from clr.finder.result import GOALS, LAST, RangeTest, Sweep, scalar
 
-MOST_STEPS = 10**6  # of a test: its rates are computed before it starts
+MOST_STEPS = 10**5  # of a test: its rates are computed before it starts
 
 Step = Callable[[float], object]
 Reset = Callable[[int], object]
@@ -113,8 +113,8 @@ def range_test(
             Needed for more than one repeat.
         min_lr: The first rate, so low that nothing is learned. By default 1e-7.
         max_lr: The last rate, so high that training diverges. By default 10.
-        num_steps: How many rates to try. Each takes one update. By default 300. A longer test tends to find better
-            bounds.
+        num_steps: How many rates to try, from 2 to 100,000. Each takes one update. By default 300. A longer test tends
+            to find better bounds.
         growth: ``"exponential"``, by the same factor each step (the default), or ``"linear"``.
         diverge_at: The test ends when the loss (the median of the last five) has risen above its start by this many
             times its fall. By default 1.
