@@ -145,7 +145,7 @@ def torch_schedulers(total: int) -> Iterator[Schedulers]:
     peer = partial(peers.OneCycleLR, max_lr=0.1, total_steps=total)
     what = "one_cycle, final_div_factor 1, with its mirror as momentum"
     yield _schedulers(what, even, clr.momentum(even), "OneCycleLR", partial(peer, final_div_factor=1.0))
-    up_and_down = clr.phases((0.95, 0.85, 0.95), one_cycle.lengths, "cosine", total)
+    up_and_down = clr.phases((0.95, 0.85, 0.95), tuple(map(float, one_cycle.lengths)), "cosine", total)
     yield _schedulers("one_cycle, with momentum", one_cycle, up_and_down, "OneCycleLR", peer)
     yield _schedulers(
         "warm_restarts",

@@ -30,6 +30,7 @@ LENGTHS: dict[str, dict[str, Any]] = {  # tests of clr of several lengths, and w
     "clr, 3 repeats": {"repeats": 3},
 }
 LOW, HIGH = 1e-7, 10.0
+UPDATES = {"torch-lr-finder": 200, "ignite": 200, "fastai valley": 100, "fastai steep": 100}  # at most
 
 
 def range_test(name: str, optimizer_name: str, seed: int, **options: Any) -> str:

@@ -75,6 +75,12 @@ def cells(tasks: Iterable[str] | None = None) -> list[tuple[str, str]]:
     return [(task, optimizer) for task in names for optimizer in training.OPTIMIZERS]
 
 
+def complete(results: Results, seeds: int) -> list[str]:
+    """The tasks of which every planned result is there. The tables are of these."""
+    missing = {key[2] if key[0] in ("test", "free") else key[1] for key in planned(seeds) if results.get(key) is None}
+    return [task for task in (*TASKS, *MORE) if task not in missing]
+
+
 def ratios(task: str) -> tuple[int, ...]:
     """The ratios of the upper to the lower bound in the grid of a task."""
     return RATIOS[:1] if task in MORE else RATIOS
@@ -132,7 +138,8 @@ def _at(optimizer: str, rate: float) -> tuple[float, float]:
 def best_constant(results: Results, optimizer: str) -> float:
     """The one upper bound of the grid that is within a point of the best on most tasks: known only after the fact."""
     if optimizer not in results.constants:
-        rows = [row for row in summary(results, SEEDS, ()) if row["optimizer"] == optimizer and "metric" in row]
+        rows = summary(results, SEEDS, (), complete(results, SEEDS))
+        rows = [row for row in rows if row["optimizer"] == optimizer and "metric" in row]
         near = {
             pair: sum(row["grid"].get(pair, -math.inf) >= row["metric"] - CLOSE for row in rows)
             for pair in grid(optimizer, RATIOS[0])
@@ -249,7 +256,8 @@ def report(
     markdown: MarkdownOption = False,
 ) -> None:
     """Print how far each rule stays behind the best of the grid."""
-    rows = summary(Results(results), seeds)
+    kept = Results(results)
+    rows = summary(kept, seeds, tasks=complete(kept, seeds))
     kinds = rules.KINDS
     table = [["task", "optimizer", "", "grid's best", "of", *kinds]]
     for row in rows:
@@ -262,6 +270,7 @@ def report(
         table.append([f"within {CLOSE:g} point", "", half, "", "", *(_close(own, kind) for kind in kinds)])
         table.append(["diverged or failed", "", half, "", "", *(_lost(own, kind) for kind in kinds)])
     table.append(["median (95% interval)", "", "all", "", "", *(str(_gap(rows, kind)) for kind in kinds)])
+    table.append(["updates, median", "", "all", "", "", *(_cost(kept, rows, seeds, kind) for kind in kinds)])
     title = "Final metric under each rule's bounds, less that of the best pair of the grid"
     tables.show(table[0], table[1:], title, markdown, WIDTH)
 
@@ -280,7 +289,7 @@ def lengths(
     for kind in rules.LENGTHS:
         keys = [("test", kind, *cell, seed) for cell in cells(TASKS) for seed in range(seeds)]
         tests = [clr.RangeTest.from_dict(found) for found in map(kept.get, keys) if found is not None]
-        updates = [sum(len(sweep.losses) for sweep in test.sweeps) for test in tests]
+        updates = [_updates(test) for test in tests]
         table.append(
             [
                 kind,
@@ -304,7 +313,7 @@ def draw(
     """Draw how far each rule stays behind, and our range tests with the bounds that they have found."""
     kept = Results(results)
     for path, ax in (
-        (folder / "bounds.png", _drawn_gaps(summary(kept, seeds))),
+        (folder / "bounds.png", _drawn_gaps(summary(kept, seeds, tasks=complete(kept, seeds)))),
         (folder / "bounds_curves.png", _drawn_curves(kept)),
     ):
         clr.plot.save(ax, path)
@@ -354,15 +363,16 @@ def _drawn_gaps(rows: list[dict[str, Any]]) -> Any:
     """The rules' metrics, less that of the best of the grid."""
     from matplotlib import pyplot
 
-    _, ax = pyplot.subplots(figsize=(9, 6), layout="constrained")
+    _, ax = pyplot.subplots(figsize=(9, 8), layout="constrained")
+    colours = pyplot.get_cmap("tab20")(range(20))
+    middle = (len(rules.KINDS) - 1) / 2
     for number, kind in enumerate(rules.KINDS):
         for at, row in enumerate(reversed(rows)):
             gap, lost = _behind(row, kind), _runs_lost(row, kind)
-            height, inside = at + (2.5 - number) * 0.13, gap > -FARTHEST
-            ax.plot(
-                max(gap, -FARTHEST), height, "x" if lost else "o" if inside else "<", color=f"C{number}", clip_on=False
-            )
-        ax.plot([], [], "o", color=f"C{number}", label=kind)
+            height, inside = at + (middle - number) * 0.07, gap > -FARTHEST
+            mark = "x" if lost else "o" if inside else "<"
+            ax.plot(max(gap, -FARTHEST), height, mark, color=colours[number], markersize=4, clip_on=False)
+        ax.plot([], [], "o", color=colours[number], label=kind)
     ax.set_yticks(range(len(rows)), [f"{row['task']}, {row['optimizer']}" for row in reversed(rows)])
     ax.axvspan(-CLOSE, 0, color="0.9", zorder=0)
     ax.set_xlim(-FARTHEST, 2)
@@ -402,6 +412,22 @@ def _said(row: dict[str, Any], kind: str) -> str:
 def _gap(rows: list[dict[str, Any]], kind: str) -> Number:
     """The median of how far a rule is above the best of the grid, where the grid has one."""
     return Number.of((row["task"], _behind(row, kind)) for row in rows if "metric" in row)
+
+
+def _cost(results: Results, rows: list[dict[str, Any]], seeds: int, kind: str) -> str:
+    """The median of the updates that a rule takes before the training."""
+    if kind in UNTESTED:
+        return "0"
+    if kind in rules.PEERS:
+        return f"{rules.UPDATES[kind]}"
+    keys = [("test", kind, row["task"], row["optimizer"], seed) for row in rows for seed in range(seeds)]
+    updates = [_updates(clr.from_dict(found)) for found in map(results.get, keys) if found is not None]
+    return f"{median(updates):.0f}" if updates else "-"
+
+
+def _updates(found: Any) -> int:
+    """How many updates a test or a search has made."""
+    return found.updates if isinstance(found, clr.Search) else sum(len(sweep.losses) for sweep in found.sweeps)
 
 
 def _behind(row: dict[str, Any], kind: str) -> float:

@@ -43,7 +43,7 @@ class Made:
     @property
     def best_now(self) -> float:
         """The best rate of a training of so many steps: it falls by the power ``slope`` of its length."""
-        return self.best * (30 / max(self.steps, 30)) ** self.slope
+        return self.best * math.pow(30 / max(self.steps, 30), self.slope)
 
     def find(self, **options: Any) -> clr.Search:
         return clr.find_bounds(self.step, self.reset, self.held_out, **{"total_steps": 1000} | options)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from clr import checks
 from clr.comparison.result import Comparison, metrics_of
@@ -12,6 +12,10 @@ from clr.comparison.runs import name as named
 from clr.finder.result import RangeTest
 from clr.progress import bar, say
 from clr.schedules.base import Schedule
+
+if TYPE_CHECKING:
+    from clr.comparison.engines import Events
+    from clr.comparison.store import Store
 
 __all__ = ["Comparison", "Run", "compare"]
 
@@ -103,12 +107,7 @@ def compare(
     from clr.comparison import engines, identity, store
 
     checks.function("train", train)
-    if not isinstance(schedules, Mapping):
-        checks.fail(TypeError, "schedules", _NAMES, schedules)
-    if not schedules:
-        checks.fail(ValueError, "schedules", _NAMES, schedules)
-    for own in schedules:
-        named("schedules", own, _NAMES)
+    _check_names(schedules)
     if isinstance(seeds, Integral):
         seeds = range(min(checks.count("seeds", seeds), _MOST + 1))
     all_seeds = _numbers("seeds", seeds, 0)
@@ -121,11 +120,7 @@ def compare(
         checks.choice("goal", goal, ("min", "max"))
     if target is not None:
         target = checks.number("target", target, "finite")
-    if not isinstance(before, Mapping | None):
-        checks.fail(TypeError, "before", "a dict with a number of updates for each name", before)
-    before = {
-        checks.choice("before", own, schedules): _numbers("before", [n], 0)[0] for own, n in (before or {}).items()
-    }
+    before = _costs(before, schedules)
     checks.choice("engine", engine, ENGINES)
     if workers is not None:
         (workers,) = _numbers("workers", [workers], 1 if engine == "ray" else 0)
@@ -162,24 +157,45 @@ def compare(
         kept.note(settings, before, None if range_test is None else range_test.to_json())
         total = sum(job.total_steps for job in jobs)
         done = total - sum(job.total_steps for job in missing)
-        reached: dict[Key, int] = {}
         with bar(progress, total, "Comparison", done=done) as show:
             events = (engines.ray if engine == "ray" else engines.local)(train, missing, metric, workers)
-            try:
-                for job, step, run in events:
-                    if run is not None and run.state == REFUSED:
-                        raise ValueError(f"{run.error} Received: {metric!r}.")
-                    if run is not None:
-                        kept.add(run)
-                    reached[job.key] = min(step, job.total_steps)
-                    now = f"{job.name}, seed {job.seed}: step {step} of {job.total_steps}"
-                    show(done + sum(reached.values()), now=now)
-            finally:
-                events.close()
+            _kept(events, kept, metric, lambda steps, now: show(done + steps, now=now))
         there = kept.runs()
         runs = [there[own, budget, seed] for own, budget in made for seed in sorted(all_seeds)]
         descriptions = {key: text for key, text in kept.schedules().items() if key in made}
         return Comparison.of(**kept.content() | {"runs": runs, "descriptions": descriptions})
+
+
+def _kept(events: "Events", kept: "Store", metric: str | None, show: Callable[[int, str], object]) -> None:
+    """Keeps each run as soon as it is over, and shows how many updates are made in all."""
+    reached: dict[Key, int] = {}
+    try:
+        for job, step, run in events:
+            if run is not None and run.state == REFUSED:
+                raise ValueError(f"{run.error} Received: {metric!r}.")
+            if run is not None:
+                kept.add(run)
+            reached[job.key] = min(step, job.total_steps)
+            show(sum(reached.values()), f"{job.name}, seed {job.seed}: step {step} of {job.total_steps}")
+    finally:
+        events.close()
+
+
+def _costs(before: object, schedules: Mapping[str, Any]) -> dict[str, int]:
+    """The updates that schedules have cost, checked."""
+    if not isinstance(before, Mapping | None):
+        checks.fail(TypeError, "before", "a dict with a number of updates for each name", before)
+    return {checks.choice("before", own, schedules): _numbers("before", [n], 0)[0] for own, n in (before or {}).items()}
+
+
+def _check_names(schedules: object) -> None:
+    """Checks that schedules have names that a page can show."""
+    if not isinstance(schedules, Mapping):
+        checks.fail(TypeError, "schedules", _NAMES, schedules)
+    if not schedules:
+        checks.fail(ValueError, "schedules", _NAMES, schedules)
+    for own in schedules:
+        named("schedules", own, _NAMES)
 
 
 def _numbers(name: str, values: Any, low: int) -> list[int]:

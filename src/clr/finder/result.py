@@ -428,12 +428,12 @@ def scalar(value: Any) -> float:
 
 
 def _iterated(name: str, values: object) -> list[object]:
-    if isinstance(values, Iterable) and not isinstance(values, str | bytes):
-        try:
+    try:
+        if isinstance(values, Iterable) and not isinstance(values, str | bytes):
             return list(values)
-        except TypeError:  # of an array of no dimensions
-            pass
-    checks.fail(TypeError, name, "numbers in order", values)
+    except TypeError:  # of an array of no dimensions
+        pass
+    return checks.fail(TypeError, name, "numbers in order", values)
 
 
 def _entry(name: str, value: object) -> float:

@@ -109,13 +109,7 @@ def find_bounds(
             raise TypeError("find_bounds takes `evaluate`, not `validation`, with `train_on_batch`.")
         elif goal != "min":
             raise TypeError("find_bounds takes `goal` with `evaluate`; a loss is best when it is smallest.")
-        held_out: Iterable[Any] = ()
-        if isinstance(validation, int | float):
-            loader, held_out = _parts(loader, checks.number("validation", validation, "fraction"), processes.many)
-        elif isinstance(validation, Iterable):
-            held_out = validation
-        elif validation is not None:
-            checks.fail(TypeError, "validation", _VALIDATION, validation)
+        loader, held_out = _divided(loader, validation, processes.many)
         training = Training(
             processes,
             model,
@@ -156,6 +150,17 @@ def find_bounds(
 
 
 _VALIDATION = "a loader of held-out batches, or a part of the rows of `loader` between 0 and 1"
+
+
+def _divided(
+    loader: Iterable[Any] | None, validation: Iterable[Any] | float | None, many: bool
+) -> tuple[Iterable[Any] | None, Iterable[Any]]:
+    """What is trained on, and what is held out."""
+    if isinstance(validation, Iterable | None):
+        return loader, () if validation is None else validation
+    if not isinstance(validation, int | float):
+        checks.fail(TypeError, "validation", _VALIDATION, validation)
+    return _parts(loader, checks.number("validation", validation, "fraction"), many)
 
 
 def _parts(loader: object, part: float, many: bool) -> tuple[DataLoader[Any], DataLoader[Any]]:
