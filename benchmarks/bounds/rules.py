@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import math
 import warnings
 from collections.abc import Callable, Iterator
@@ -58,10 +59,22 @@ def evaluated(name: str, optimizer_name: str, seed: int) -> str:
 
 
 def searched(name: str, optimizer_name: str, seed: int) -> str:
-    """The search of clr, which holds a fifth of the training rows out, as JSON."""
+    """The search of clr, which holds a fifth of the training rows out, as JSON, without digits that nobody needs."""
     task, model, optimizer, loader = fresh(name, optimizer_name, seed)
     options: dict[str, Any] = {"validation": 0.2, "total_steps": task.steps}
-    return clr.torch.find_bounds(model, optimizer, task.loss_fn, loader, **options).to_json()
+    found = clr.torch.find_bounds(model, optimizer, task.loss_fn, loader, **options)
+    return json.dumps(short(found.to_dict()))
+
+
+def short(data: Any) -> Any:
+    """Plain data with the losses of a search rounded to six digits, for they take most of the room."""
+    if isinstance(data, dict):
+        return {name: _rounded(value) if name == "losses" else short(value) for name, value in data.items()}
+    return [short(value) for value in data] if isinstance(data, list) else data
+
+
+def _rounded(losses: list[Any]) -> list[Any]:
+    return [float(f"{loss:.6g}") if isinstance(loss, float) else loss for loss in losses]
 
 
 @contextlib.contextmanager

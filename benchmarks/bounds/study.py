@@ -375,7 +375,7 @@ def _drawn_gaps(rows: list[dict[str, Any]]) -> Any:
         ax.plot([], [], "o", color=colours[number], label=kind)
     ax.set_yticks(range(len(rows)), [f"{row['task']}, {row['optimizer']}" for row in reversed(rows)])
     ax.axvspan(-CLOSE, 0, color="0.9", zorder=0)
-    ax.set_xlim(-FARTHEST, 2)
+    ax.set_xlim(-FARTHEST, 4)
     ax.set_xlabel("points above the best of the grid (x: with a run that was lost; <: farther)")
     ax.grid(axis="x", alpha=0.3)
     ax.legend(fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=6, frameon=False)

@@ -153,6 +153,7 @@ def test_a_summary_has_the_best_that_was_never_lost(tmp_path: Path, monkeypatch:
 def test_the_best_constant_is_near_the_best_on_most_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study, "TASKS", {name: TASKS[name] for name in ("wine", "diabetes", "digits_cnn")})
     monkeypatch.setattr(study, "MORE", {})
+    monkeypatch.setattr(study, "complete", lambda results, seeds: ["wine", "diabetes", "digits_cnn"])
     kept = Results(tmp_path / "results.jsonl")
     pairs = list(study.grid("sgd", 10))
     metrics = {"wine": (90.0, 89.5, 50.0), "diabetes": (30.0, 40.0, 39.5), "digits_cnn": (95.0, 96.9, 97.5)}
@@ -164,6 +165,16 @@ def test_the_best_constant_is_near_the_best_on_most_tasks(tmp_path: Path, monkey
     assert study.bounds(kept, rules.CONSTANT, "wine", "sgd", 0) == pairs[1]
     assert study.bounds(kept, rules.TEXTBOOK, "wine", "sgd", 0) == pytest.approx((0.01, 0.1))
     assert study.bounds(kept, rules.TEXTBOOK, "wine", "adamw", 0) == pytest.approx((0.0001, 0.001))
+
+
+def test_the_tables_are_of_what_is_trained(tmp_path: Path, worked: list[Key]) -> None:
+    file = tmp_path / "results.jsonl"
+    study.run(file, 1)
+    assert study.complete(Results(file), 1) == ["wine"]
+    *rest, _ = file.read_text().splitlines(keepends=True)
+    kept = [line for line in rest if json.loads(line)[:3] != ["test", RULE, "wine"]]
+    file.write_text("".join(kept))
+    assert study.complete(Results(file), 1) == []
 
 
 def test_the_bounds_of_a_search_are_read_from_what_was_kept(tmp_path: Path) -> None:
