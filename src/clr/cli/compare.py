@@ -95,7 +95,9 @@ def command(
             except KeyboardInterrupt:
                 print(f"Interrupted: {runs} has the runs that are complete.", file=sys.stderr)
                 raise typer.Exit(INTERRUPTED) from None
-            except (TypeError, ValueError, RuntimeError) as error:
+            except (TypeError, ValueError, RuntimeError, OSError) as error:
+                if isinstance(error, OSError) and error.strerror:  # which `main` puts into words
+                    raise
                 message = str(error)
                 for name, option in OPTIONS.items():
                     message = message.replace(name, option)
