@@ -598,5 +598,12 @@ def test_options_are_the_numbers_that_were_checked() -> None:
 
 def test_more_steps_than_a_test_can_have_are_refused_at_once() -> None:
     for steps in (30_000_000, 2**62):
-        with pytest.raises(ValueError, match=rf"^`num_steps` must be at most 100,000\. Received: {steps}\.$"):
+        with pytest.raises(ValueError, match=rf"^`num_steps` must be at most 10,000\. Received: {steps}\.$"):
             clr.range_test(lambda lr: lr, num_steps=steps)
+
+
+def test_longer_curves_than_can_be_read_soon_are_refused() -> None:
+    rates = [1e-7 * (1 + at / 1000) for at in range(10_001)]
+    assert len(clr.RangeTest.from_losses(rates[:-1], [1.0] * 10_000).rates) == 10_000
+    with pytest.raises(ValueError, match=r"^`rates` must be at most 10,000 rates\. Received: '10,001 rates'\.$"):
+        clr.RangeTest.from_losses(rates, [1.0] * 10_001)

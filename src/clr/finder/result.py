@@ -30,6 +30,7 @@ STOPS = {
 }
 LAST = ("time", "data", "interrupted")  # the stops after which no repeat follows
 BURST = ("diverged", "non-finite")  # the stops that say something about the rate
+MOST_STEPS = 10_000  # of a test: to read the curve of more takes minutes
 HUGE = 1e100  # from which on a loss counts as not finite: below, no sum of losses and no axis overflows
 POLICIES: dict[str, Callable[..., Schedule]] = {
     function.__name__: function
@@ -406,7 +407,10 @@ def schedule_between(
 
 def growing(name: str, values: Sequence[object]) -> tuple[float, ...]:
     """Rates of a test: two or more, each above the one before."""
-    rates = tuple(checks.base_rate(name, value) for value in checks.sequence(name, values))
+    values = checks.sequence(name, values)
+    if len(values) > MOST_STEPS:
+        checks.fail(ValueError, name, f"at most {MOST_STEPS:,} rates", f"{len(values):,} rates")
+    rates = tuple(checks.base_rate(name, value) for value in values)
     if len(rates) < 2 or any(left >= right for left, right in pairwise(rates)):
         checks.fail(ValueError, name, "two or more growing rates", list(rates))
     return rates

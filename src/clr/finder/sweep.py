@@ -10,9 +10,7 @@ from typing import Literal
 
 from clr import checks, progress
 from clr.finder.curve import Divergence
-from clr.finder.result import GOALS, LAST, RangeTest, Sweep, scalar
-
-MOST_STEPS = 10**5  # of a test: its rates are computed before it starts
+from clr.finder.result import GOALS, LAST, MOST_STEPS, RangeTest, Sweep, scalar
 
 Step = Callable[[float], object]
 Reset = Callable[[int], object]
@@ -113,7 +111,7 @@ def range_test(
             Needed for more than one repeat.
         min_lr: The first rate, so low that nothing is learned. By default 1e-7.
         max_lr: The last rate, so high that training diverges. By default 10.
-        num_steps: How many rates to try, from 2 to 100,000. Each takes one update. By default 300. A longer test tends
+        num_steps: How many rates to try, from 2 to 10,000. Each takes one update. By default 300. A longer test tends
             to find better bounds.
         growth: ``"exponential"``, by the same factor each step (the default), or ``"linear"``.
         diverge_at: The test ends when the loss (the median of the last five) has risen above its start by this many
