@@ -130,21 +130,23 @@ def plot_search(search: "Search", ax: "Axes | None" = None) -> "Axes":
         ax: Where to draw; by default on a new figure.
     """
     if not search.trials:
-        raise ValueError("the search has no trial to draw")
+        if search.range_test is None:
+            raise ValueError("the search has no trial to draw")
+        return plot_range_test(search.range_test, ax)
     if ax is None:
         ax = new_axes()
     ax.set_xscale("log")
     for number in sorted({trial.rung for trial in search.trials}):
         own = sorted((trial for trial in search.trials if trial.rung == number), key=lambda trial: trial.max_lr)
         scored = [(trial.max_lr, trial.score) for trial in own if trial.score is not None]
-        lost = [trial.max_lr for trial in own if trial.score is None]
+        lost = [(trial.max_lr, trial.stop) for trial in own if trial.score is None]
         text, colour = f"trials of {own[0].num_steps} updates", f"C{number - 1}"
         if scored:
             ax.plot(*zip(*scored, strict=True), "o-", color=colour, markersize=5, linewidth=1.5, label=text)
-        for rate in lost:  # at the top, where they would be
+        for rate, stop in lost:  # at the top, where they would be
             ax.plot(rate, 0.97, "x", color=colour, transform=ax.get_xaxis_transform())
             ax.annotate(
-                "diverged",
+                stop,
                 (rate, 0.95),
                 xycoords=ax.get_xaxis_transform(),
                 rotation=90,
@@ -162,12 +164,27 @@ def plot_search(search: "Search", ax: "Axes | None" = None) -> "Axes":
     else:
         title = f"base_lr {bounds.base_lr:.3g}, max_lr {bounds.max_lr:.3g}, confidence {bounds.confidence:.2f}"
         ax.axvspan(*bounds, color="C2", alpha=0.12, label="base_lr to max_lr")
+    _zoom(ax, search)
     label(ax, "held-out value")
     ax.set_xlabel("highest learning rate of the trial")
     ax.set_title(title, fontsize="medium", wrap=True)
     if ax.get_legend_handles_labels()[0]:
         ax.legend(fontsize="small", loc="best")
     return ax
+
+
+def _zoom(ax: "Axes", search: "Search") -> None:
+    """Shows the scores that are no worse than no training at all; others are far away, and would flatten the rest."""
+    scores = [trial.score for trial in search.trials if trial.score is not None]
+    if not scores:
+        return
+    low, high = min(scores), max(scores)
+    if search.start is not None and search.goal == "min" and search.start > low:
+        high = min(high, search.start)
+    if search.start is not None and search.goal == "max" and search.start < high:
+        low = max(low, search.start)
+    margin = 0.08 * (high - low) or abs(high) or 1.0
+    ax.set_ylim(low - margin, high + margin)
 
 
 def _even(rates: "Sequence[float]") -> bool:

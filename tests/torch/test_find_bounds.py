@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Subset, TensorDataset
+from torch.utils.data import DataLoader, RandomSampler, Subset, TensorDataset
 
 import clr
 
@@ -178,6 +178,45 @@ def test_the_winner_can_be_kept() -> None:
     assert loss == pytest.approx(found.winner.score, rel=1e-6)
 
 
+@pytest.mark.parametrize("lr", [0.001, torch.tensor(0.001)])
+def test_training_goes_on_from_the_winner(lr: Any) -> None:
+    model, _, loader, held_out = task()
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
+    found = clr.torch.find_bounds(
+        model, optimizer, nn.CrossEntropyLoss(), loader, validation=held_out, total_steps=300, keep="winner"
+    )
+    assert float(optimizer.param_groups[0]["lr"]) == pytest.approx(0.001)
+    schedule = found.schedule("triangular")
+    clr.torch.Follower(optimizer, schedule)
+    rates = []
+    for x, y in list(loader)[:4]:
+        rates.append(float(optimizer.param_groups[0]["lr"]))
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    assert rates == pytest.approx([schedule(step) for step in range(4)])
+
+
+def test_the_held_out_loader_is_as_before() -> None:
+    model, optimizer, loader, held_out = task()
+    generator = torch.Generator().manual_seed(3)
+    shuffled = DataLoader(held_out.dataset, batch_size=16, shuffle=True, generator=generator)
+    before = generator.get_state()
+    clr.torch.find_bounds(
+        model, optimizer, nn.CrossEntropyLoss(), loader, validation=shuffled, total_steps=300, budget=250
+    )
+    assert torch.equal(generator.get_state(), before)
+
+
+def test_a_last_batch_of_one_row_is_left_out() -> None:
+    model, optimizer, loader, _ = task()
+    data = Subset(loader.dataset, range(121))  # of which 97 are trained on: three batches of 32, and a row
+    found = clr.torch.find_bounds(
+        model, optimizer, nn.CrossEntropyLoss(), DataLoader(data, 32), validation=0.2, total_steps=300, budget=250
+    )
+    assert found.winner is not None
+
+
 def test_groups_keep_their_ratio() -> None:
     model, _, loader, held_out = task()
     parts = [{"params": model[0].parameters(), "lr": 0.01}, {"params": model[4].parameters(), "lr": 0.1}]
@@ -219,6 +258,12 @@ def one_way() -> Iterator[Any]:
     yield from [(torch.randn(4, 6), torch.zeros(4, dtype=torch.int64))] * 300
 
 
+def drawn_again() -> DataLoader[Any]:
+    """A loader that draws rows more than once."""
+    data = TensorDataset(torch.randn(40, 6), torch.zeros(40, dtype=torch.int64))
+    return DataLoader(data, batch_size=8, sampler=RandomSampler(data, replacement=True, num_samples=1000))
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
@@ -231,6 +276,10 @@ def one_way() -> Iterator[Any]:
         ({"validation": True}, "`validation` must"),
         ({"validation": object()}, "`validation` must"),
         ({"validation": [], "budget": 200}, "`validation` must"),
+        ({"validation": "0.2"}, "`validation` must"),
+        ({"validation": one_way()}, "`validation` must"),
+        ({"loader": one_way()}, "`loader` must"),
+        ({"validation": 0.2, "loader": drawn_again()}, "Give a loader of held-out batches"),
         ({"validation": 0.2, "loader": [1, 2]}, "Give a loader of held-out batches"),
         ({"goal": "max"}, "takes `goal` with `evaluate`"),
         ({"goal": "low"}, "`goal` must"),
@@ -326,11 +375,3 @@ def test_all_processes_find_the_same_bounds(tmp_path: Path) -> None:
         assert "must be a loader" in found["part"]
         assert "same options" in found["settings"]
     assert {first["failed"], second["failed"]} == {"RuntimeError", "ZeroDivisionError"}
-
-
-def test_a_one_way_iterator_ends_the_search() -> None:
-    model, optimizer, _, held_out = task()
-    found = clr.torch.find_bounds(
-        model, optimizer, nn.CrossEntropyLoss(), one_way(), validation=held_out, total_steps=300
-    )
-    assert found.stop == "data"

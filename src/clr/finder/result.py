@@ -333,7 +333,7 @@ class RangeTest:
         """The test as plain data. NaN and infinity are texts, for JSON has no such numbers."""
         data = {field.name: getattr(self, field.name) for field in fields(self)}
         sweeps = [
-            {"losses": _json_values(sweep.losses), "metrics": _json_values(sweep.metrics), "stop": sweep.stop}
+            {"losses": json_values(sweep.losses), "metrics": json_values(sweep.metrics), "stop": sweep.stop}
             for sweep in self.sweeps
         ]
         changed = {"sweeps": sweeps, "planned_rates": list(self.planned_rates)}
@@ -447,20 +447,21 @@ def _entry(name: str, value: object) -> float:
         raise TypeError(f"`{name}` must be numbers in order. Received: {checks.shown(value)} among them.") from None
 
 
-def _json_values(values: Iterable[float | None]) -> list[float | str | None]:
+def json_values(values: Iterable[float | None]) -> list[float | str | None]:
+    """Values as JSON has them: NaN and infinity are texts."""
     return [value if value is None or math.isfinite(value) else str(value) for value in values]
 
 
 def _saved_sweep(data: Any) -> Sweep:
     checks.keys(checks.mapping("sweep", data), ("losses", "metrics", "stop"), "a sweep")
     losses, metrics = (
-        tuple(_saved_value(name, value) for value in checks.sequence(name, data[name]))
-        for name in ("losses", "metrics")
+        tuple(saved_value(name, value) for value in checks.sequence(name, data[name])) for name in ("losses", "metrics")
     )
     return Sweep(losses, metrics, data["stop"])
 
 
-def _saved_value(name: str, value: object) -> float | None:
+def saved_value(name: str, value: object) -> float | None:
+    """A value that `json_values` has made."""
     if isinstance(value, str) and value in ("nan", "inf", "-inf"):
         return float(value)
     return None if value is None else checks.number(name, value, "finite")

@@ -76,11 +76,12 @@ def find_bounds(
     """Searches the bounds of the learning rate by short trainings that are judged on held-out data.
 
     A range test of 100 steps says where to look. Then trials begin at the same start, at rates half a decade apart.
-    Each is one annealed cycle and is judged by ``evaluate``. Wherever the best has none that is worse on one side, a
-    trial on that side follows. The best of the first trials and its neighbours are tried again at greater length.
+    Each is one annealed cycle and is judged by ``evaluate``. While the best rate is the lowest or the highest tried,
+    the next one on that side is tried. Then the best rate and its neighbours are tried again at greater length.
 
-    It can search for any training. It asks nothing of the model, the framework or the data. It does not undo what
-    ``train_step`` changes at its end; the searches of `clr.torch`, `clr.keras`, `clr.tensorflow` and `clr.jax` do.
+     It can search for any training. The rate is a Python float. It asks nothing of the model, the framework or the
+    data. It does not undo what ``train_step`` changes at its end; the searches of `clr.torch`, `clr.keras`,
+    `clr.tensorflow` and `clr.jax` do.
 
     Args:
         train_step: Makes one update at the given rate and returns the loss of its batch: a number, or an array of one
@@ -89,8 +90,8 @@ def find_bounds(
             see the same batches, so that chance does not decide between them.
         evaluate: A function without arguments that returns the loss (or another metric) on held-out data.
         total_steps: The length of the training that the bounds are for, in updates.
-        budget: How many updates the search may make. By default 600, or ``total_steps`` where that is from 600 to 800,
-            or a tenth of ``total_steps`` where that is more.
+        budget: How many updates the search may make. By default 600 for a training of up to 600 steps,
+            ``total_steps`` for one of up to 800, 800 for one of up to 8,000, and else a tenth of ``total_steps``.
         goal: ``"min"`` (the default) where a smaller value of ``evaluate`` is better, ``"max"`` where a larger one is.
         min_lr: The first rate of the range test. By default 1e-7.
         max_lr: The last rate of the range test. By default 10. Trials may go beyond it.
@@ -173,11 +174,11 @@ class _Finder:
         )
 
     def _search(self) -> str:
-        self._test = sweep.run(self._counted, self._reset, self._options.test())
+        self._reset(0)
+        self._start = self._judged()  # first, so that a wrong ``evaluate`` costs no update
+        self._test = sweep.run(self._tested, self._reset, self._options.test())
         if self._test.stop in LAST:
             return self._test.stop
-        self._reset(1)
-        self._start = self._judged()
         length = min(max(SHORTEST, int(self._options.updates * SHORT)), self._options.total_steps)
         try:
             centre = self._rung(1, starting_rate(self._test), length)
@@ -200,7 +201,7 @@ class _Finder:
                 rates = [own[0].max_lr / FACTOR]
             elif best is own[-1]:
                 rates = [own[-1].max_lr * FACTOR]
-            if len(own) >= WIDEST:
+            if len(own) >= WIDEST or not all(1e-300 < rate < HUGE for rate in rates):
                 break
         return centre if best is None else best.max_lr
 
@@ -211,28 +212,32 @@ class _Finder:
         self._reset(rung)
         diverged = Divergence(DIVERGED)
         schedule = policies.linear(max_lr, length + 1, warmup_steps=length // 4)  # whose last rate, zero, is left out
-        losses: list[float] = []
+        losses: list[float | None] = []
         stop = None
         for at in range(length):
             loss = self._counted(schedule(at))
             self._show(self._spent, f"rung {rung}  rate {max_lr:.2e}  step {at + 1} of {length}")
+            losses.append(loss)
             if loss is not None:
-                losses.append(loss)
                 stop = diverged(loss) if abs(loss) < HUGE else "non-finite"
             if stop is not None:
                 break
         score = self._judged() if stop is None else None
         if stop is None and score is None:
             stop = "non-finite"
-        before = best_of(self._trials, self._options.goal)
-        self._trials.append(Trial(rung, max_lr, length, tuple(losses), score, stop or "completed"))
-        if self._on_best is not None and best_of(self._trials, self._options.goal) is not before:
+        trial = Trial(rung, max_lr, length, tuple(losses), score, stop or "completed")
+        if self._on_best is not None and best_of([*self._trials, trial], self._options.goal) is trial:
             self._on_best()
+        self._trials.append(trial)
 
     def _judged(self) -> float | None:
         """What ``evaluate`` returns, or None if that is not finite."""
         score = sweep.returned_float("evaluate", self._evaluate())
         return score if abs(score) < HUGE else None
+
+    def _tested(self, rate: float) -> float | None:
+        self._show(self._spent + 1, f"range test  rate {rate:.2e}")
+        return self._counted(rate)
 
     def _counted(self, rate: float) -> float | None:
         self._spent += 1

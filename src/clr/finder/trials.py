@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from clr import above, checks
 from clr.finder.curve import RATIO, UNSURE, Bounds, NoBoundsError
-from clr.finder.result import GOALS, STOPS, RangeTest, schedule_between
+from clr.finder.result import GOALS, HUGE, LAST, STOPS, RangeTest, json_values, saved_value, schedule_between
 from clr.schedules.base import Schedule
 from clr.schedules.policies import step_size
 
@@ -34,7 +34,7 @@ class Trial:
         rung: The round of trials, from 1.
         max_lr: The peak of its cycle.
         num_steps: The length that it was to have, in updates.
-        losses: The training loss of each update.
+        losses: The training loss of each update, None where no update was made.
         score: The held-out loss or metric at its end; None if it did not get there.
         stop: ``"completed"``, ``"diverged"`` or ``"non-finite"``.
     """
@@ -42,7 +42,7 @@ class Trial:
     rung: int
     max_lr: float
     num_steps: int
-    losses: tuple[float, ...]
+    losses: tuple[float | None, ...]
     score: float | None
     stop: str
 
@@ -51,15 +51,24 @@ class Trial:
         checks.count("num_steps", self.num_steps)
         checks.choice("stop", self.stop, ("completed", "diverged", "non-finite"))
         object.__setattr__(self, "max_lr", checks.positive("max_lr", self.max_lr))
+        if not 1e-300 < self.max_lr < HUGE:
+            checks.fail(ValueError, "max_lr", f"a rate between 1e-300 and {HUGE:g}", self.max_lr)
         if (self.score is None) == (self.stop == "completed"):
             checks.fail(ValueError, "score", "a number for a trial that completed, and None for others", self.score)
         if self.score is not None:
             object.__setattr__(self, "score", checks.number("score", self.score, "finite"))
+            if not abs(self.score) < HUGE:
+                checks.fail(ValueError, "score", f"a number below {HUGE:g} in size", self.score)
         if len(self.losses) > self.num_steps:
             checks.fail(ValueError, "losses", f"at most {self.num_steps} numbers", len(self.losses))
         # A loss that is not finite is the last: one text for all makes equal trials equal.
-        losses = tuple(math.nan if math.isnan(loss) else float(loss) for loss in self.losses)
+        losses = tuple(math.nan if loss is not None and math.isnan(loss) else loss for loss in self.losses)
         object.__setattr__(self, "losses", losses)
+        object.__setattr__(self, "rung", int(self.rung))
+        object.__setattr__(self, "num_steps", int(self.num_steps))
+
+    def __reduce__(self) -> tuple[type["Trial"], tuple[object, ...]]:
+        return type(self), tuple(getattr(self, field.name) for field in fields(self))  # so that a copy has the same NaN
 
 
 @dataclass(frozen=True, repr=False)
@@ -93,10 +102,19 @@ class Search:
         checks.choice("stop", self.stop, SEARCH_STOPS)
         if self.start is not None:
             object.__setattr__(self, "start", checks.number("start", self.start, "finite"))
+        if not isinstance(self.range_test, RangeTest | None):
+            checks.fail(TypeError, "range_test", "a range test or None", self.range_test)
+        for trial in self.trials:
+            if not isinstance(trial, Trial):
+                checks.fail(TypeError, "trials", "a list of trials", trial)
+
+        object.__setattr__(self, "trials", tuple(checks.sequence("trials", self.trials)))
+        object.__setattr__(self, "total_steps", int(self.total_steps))
+        object.__setattr__(self, "budget", int(self.budget))
 
     @property
     def updates(self) -> int:
-        """How many updates the search made."""
+        """How many updates the range test and the trials made, without a trial that was interrupted."""
         tested = 0 if self.range_test is None else sum(len(sweep.losses) for sweep in self.range_test.sweeps)
         return tested + sum(len(trial.losses) for trial in self.trials)
 
@@ -109,18 +127,22 @@ class Search:
         """The bounds of a cyclical learning rate for a training of ``total_steps``.
 
         The trials of the last rung give the best rate: the lowest point of the parabola through the winner and its
-        neighbours. A longer training wants a lower one. So the rate is lowered by the power 0.1 of how much longer the
-        training is; and where the best rate has fallen from one rung to the next, three tenths of that fall go on.
-        Where overfitting sets the best rate (see `overfits`), the rate is lowered by as much as the training is longer.
-        That is the upper bound; the lower one is a tenth of it.
+        neighbours, or the middle of equal ones. A longer training wants a lower one. So the rate is divided by a power
+        of how many times as long as a trial the training is. The power is 0.1; and if the best rate has fallen from one
+        rung to the next, as a power of the length, three tenths of that power are added. Where overfitting sets the
+        best rate (see `overfits`), the power is 1. In all, the rate is lowered by at most 1.5 decades. That is the
+        upper bound; the lower one is a tenth of it.
 
         Raises:
             NoBoundsError: No trial was better than no training at all. The error says what to change.
         """
         winner = self.winner
         if winner is None:
+            if self.stop in LAST:
+                ended = f"The search ended before any trial did: {STOPS[self.stop]}."
+                raise NoBoundsError("few", ended, "Search again, with data that does not end.")
             raise NoBoundsError(
-                "few" if self.stop not in ("completed", "budget") else "rising",
+                "rising",
                 "No trial has come to its end.",
                 "Give a larger `budget`, or a smaller `min_lr`. If all diverge, the training step does not train.",
             )
@@ -130,12 +152,20 @@ class Search:
                 f"No trial has made the held-out value better than it was before any training, {self.start:.4g}.",
                 "Give a larger `budget`; if it stays so, the training step does not train, or `goal` is wrong.",
             )
+        later = [trial for trial in self.trials if trial.rung > winner.rung and trial.max_lr <= winner.max_lr]
+        if later:
+            raise NoBoundsError(
+                "rising",
+                f"Longer trials, of {later[0].num_steps} updates, diverge at {later[0].max_lr:.3g}, where shorter ones "
+                "do best, and none of them has come to its end.",
+                "Look for rows of the data that make the loss infinite; or give a larger `budget`.",
+            )
         best, longer = self._best_rate(winner.rung), self.total_steps / winner.num_steps
         trend = 0.0
         earlier = best_of([trial for trial in self.trials if trial.rung < winner.rung], self.goal)
         if earlier is not None and earlier.num_steps < winner.num_steps:
             before = self._best_rate(earlier.rung)
-            trend = max(0.0, math.log(before / best) / math.log(winner.num_steps / earlier.num_steps))
+            trend = max(0.0, math.log(before / best) / math.log(max(2.0, winner.num_steps / earlier.num_steps)))
         power = max(HORIZON + TREND * trend, OVERFITTED if self.overfits else 0.0)
         lowered = min(power * math.log10(max(1.0, longer)), FARTHEST)
         max_lr = best / 10**lowered
@@ -155,7 +185,7 @@ class Search:
         winner = self.winner
         if winner is None:
             return None
-        rates = [trial.max_lr for trial in self._rung(winner.rung)]
+        rates = [trial.max_lr for trial in self.trials]
         if winner.max_lr == min(rates):
             return "lowest"
         return "highest" if winner.max_lr == max(rates) else None
@@ -167,20 +197,21 @@ class Search:
             policy: The name of a policy, such as ``"one_cycle"`` (the default), ``"triangular"`` or ``"linear"``; or a
                 function that takes ``base_lr``, ``max_lr`` and the options by name and returns a schedule.
             **options: What the policy takes beside the bounds. By default ``total_steps`` is that of the search,
-                ``step_size`` gives four cycles, ``warmup_steps`` is a tenth of ``total_steps`` and ``decay_steps`` a
-                fifth.
+                ``step_size`` gives four cycles, ``first_cycle`` is the whole training, ``warmup_steps`` a tenth of it
+                and ``decay_steps`` a fifth.
 
         Raises:
             NoBoundsError: As for `bounds`.
             TypeError, ValueError: There is no such policy, or an option makes no sense.
         """
-        total = self.total_steps
+        total = checks.count("total_steps", options.get("total_steps", self.total_steps))
         return schedule_between(
             self.bounds(),
             policy,
             options,
             total_steps=total,
             step_size=step_size(total_steps=total),
+            first_cycle=total,
             warmup_steps=total // 10,
             decay_steps=max(1, total // 5),
         )
@@ -215,12 +246,12 @@ class Search:
     def overfits(self) -> bool:
         """Whether overfitting sets the best rate: the next higher one learns more and generalizes worse.
 
-        So it is where the trial at the next higher rate of the last rung ends with a lower training loss than the
-        winner, though its held-out value is worse.
+        The trial at the next higher rate of the last rung ends with a lower training loss than the winner, and with a
+        worse held-out value.
         """
         winner = self.winner
         higher = [] if winner is None else [t for t in self._rung(winner.rung) if t.max_lr > winner.max_lr]
-        if winner is None or not higher or higher[0].score is None:
+        if winner is None or not higher or higher[0].score is None or higher[0].score == winner.score:
             return False
         return _late(higher[0]) < _late(winner)
 
@@ -242,8 +273,7 @@ class Search:
         """The search as plain data. NaN and infinity are texts, for JSON has no such numbers."""
         data = {field.name: getattr(self, field.name) for field in fields(self)}
         trials = [
-            {field.name: getattr(trial, field.name) for field in fields(trial)}
-            | {"losses": [loss if math.isfinite(loss) else str(loss) for loss in trial.losses]}
+            {field.name: getattr(trial, field.name) for field in fields(trial)} | {"losses": json_values(trial.losses)}
             for trial in self.trials
         ]
         test = None if self.range_test is None else self.range_test.to_dict()
@@ -260,17 +290,17 @@ class Search:
         Raises:
             TypeError, ValueError: The data is not that of a search.
         """
-        checks.mapping("data", data)
-        if data.get("clr") != VERSION or isinstance(data.get("clr"), bool) or data.get("kind") != "search":
+        checks.version(checks.mapping("data", data), VERSION, "a search")
+        if data.get("kind") != "search":
             raise ValueError(
-                f"the data of a search must have version {VERSION} as 'clr' and 'search' as 'kind'. "
-                f"Received: {data.get('clr')!r} and {data.get('kind')!r}."
+                f"the data of a search must have 'search' as 'kind'. Received: {checks.shown(data['kind'])}."
             )
-        _same_keys("the data of a search", {field.name for field in fields(cls)} | {"clr", "kind"}, data)
+        names = {field.name for field in fields(cls)}
+        checks.keys(data, sorted(names | {"clr", "kind"}), "the data of a search")
         trials = tuple(_saved_trial(trial) for trial in checks.sequence("trials", data["trials"]))
         test = None if data["range_test"] is None else RangeTest.from_dict(data["range_test"])
-        names = {field.name for field in fields(cls)} - {"trials", "range_test"}
-        return cls(range_test=test, trials=trials, **{name: data[name] for name in names})
+        rest = {name: data[name] for name in names - {"trials", "range_test"}}
+        return cls(range_test=test, trials=trials, **rest)
 
     @classmethod
     def from_json(cls, text: str) -> "Search":
@@ -279,7 +309,7 @@ class Search:
         Raises:
             TypeError, ValueError: The text is not JSON, or not that of a search.
         """
-        return cls.from_dict(json.loads(text, object_pairs_hook=checks.unique))
+        return cls.from_dict(checks.parsed(text))
 
     def _signed(self, score: float) -> float:
         return score if self.goal == "min" else -score
@@ -296,6 +326,9 @@ class Search:
         """The lowest point of the parabola through the best trial of a rung and its neighbours, over log rate."""
         own = self._rung(number)
         costs = [self._cost(trial) for trial in own]
+        tied = [trial.max_lr for trial, cost in zip(own, costs, strict=True) if cost == min(costs)]
+        if len(tied) > 1:  # as where an accuracy is 1: the middle of them
+            return math.sqrt(tied[0]) * math.sqrt(tied[-1])
         at = costs.index(min(costs))
         if not 0 < at < len(own) - 1 or not math.isfinite(costs[at - 1] + costs[at + 1]):
             return own[at].max_lr
@@ -311,7 +344,7 @@ class Search:
         """
         own = self._rung(winner.rung)
         at = own.index(winner)
-        fall = math.inf if self.start is None else self._signed(self.start) - self._cost(winner)
+        fall = math.nan if self.start is None else self._signed(self.start) - self._cost(winner)
         rises = [
             (self._cost(own[side]) - self._cost(winner)) / fall for side in (at - 1, at + 1) if 0 <= side < len(own)
         ]
@@ -327,12 +360,16 @@ def best_of(trials: Sequence[Trial], goal: str) -> Trial | None:
         return None
     last = max(trial.rung for trial in scored)
     sign = 1.0 if goal == "min" else -1.0
-    return min((trial for trial in scored if trial.rung == last), key=lambda trial: sign * float(trial.score or 0.0))
+    return min(
+        (trial for trial in scored if trial.rung == last),
+        key=lambda trial: (sign * float(trial.score or 0.0), -trial.max_lr),  # of equals the one that learns more
+    )
 
 
 def _late(trial: Trial) -> float:
     """The training loss at the end of a trial: the mean of its last tenth."""
-    last = trial.losses[-max(1, len(trial.losses) // 10) :]
+    losses = [loss for loss in trial.losses if loss is not None and abs(loss) < HUGE]
+    last = losses[-max(1, len(losses) // 10) :]
     return math.fsum(last) / len(last) if last else math.inf
 
 
@@ -340,16 +377,8 @@ def _judged(trial: Trial) -> str:
     return trial.stop if trial.score is None else f"{trial.score:.4g}"
 
 
-def _same_keys(what: str, names: set[str], data: Mapping[str, Any]) -> None:
-    if set(data) != names:
-        raise ValueError(f"{what} must have the keys {sorted(names)}. Received: {sorted(map(str, data))}.")
-
-
 def _saved_trial(data: Any) -> Trial:
     checks.mapping("trial", data)
-    _same_keys("a trial", {field.name for field in fields(Trial)}, data)
-    losses = tuple(
-        float(loss) if loss in ("nan", "inf", "-inf") else checks.number("losses", loss, "finite")
-        for loss in checks.sequence("losses", data["losses"])
-    )
+    checks.keys(data, sorted(field.name for field in fields(Trial)), "a trial")
+    losses = tuple(saved_value("losses", loss) for loss in checks.sequence("losses", data["losses"]))
     return Trial(**{**data, "losses": losses})

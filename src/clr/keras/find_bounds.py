@@ -1,6 +1,6 @@
 """The search for bounds in Keras 3, on any backend. See `clr.keras.find_bounds`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import keras
@@ -86,7 +86,12 @@ def find_bounds(
         checks.function("evaluate", evaluate)
     elif goal != "min":
         raise TypeError("find_bounds takes `goal` with `evaluate`; a loss is best when it is smallest.")
-    if isinstance(validation, int | float):
+    for name, own in (("data", data), ("validation", validation)):
+        if isinstance(own, Iterator):  # trials would see different batches
+            checks.fail(TypeError, name, "data that can be read again from its start, not an iterator", own)
+    if isinstance(validation, tuple | list) and not 1 <= len(validation) <= 3:
+        checks.fail(ValueError, "validation", "(x, y) or (x, y, sample_weight)", validation)
+    if checks.is_real(validation):
         part = checks.number("validation", validation, "fraction")
         (data, y, sample_weight), validation = _parts((data, y, sample_weight), part)
     training = Training(
@@ -105,7 +110,7 @@ def find_bounds(
 
 def _loss(model: keras.Model, validation: Any, batch_size: int) -> float:
     """The mean loss over held-out samples, with regularization, as in training."""
-    if isinstance(validation, tuple):
+    if isinstance(validation, tuple | list):
         x, y, sample_weight = (*validation, None, None)[:3]
         logs = model.evaluate(x, y, batch_size, verbose=0, sample_weight=sample_weight, return_dict=True)
     else:

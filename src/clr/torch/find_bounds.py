@@ -1,6 +1,6 @@
 """The search for bounds in PyTorch. See `clr.torch.find_bounds`."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields, replace
 from typing import Any, Literal
 
@@ -11,10 +11,11 @@ from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, Subse
 from clr import checks
 from clr.finder import search
 from clr.finder.search import Options
+from clr.finder.transaction import put_back, uninterrupted
 from clr.finder.trials import Search
 from clr.torch import groups
 from clr.torch.ddp import Processes
-from clr.torch.snapshot import Snapshot, Stateful
+from clr.torch.snapshot import Snapshot, Stateful, counts, generators
 from clr.torch.training import Training
 
 
@@ -127,7 +128,8 @@ def find_bounds(
         winner: list[Snapshot] = []
 
         def keep_winner() -> None:
-            winner[:] = [training.kept()]
+            winner.clear()  # first, so that there is one copy at a time
+            winner.append(training.kept())
 
         def judge() -> float:
             return training.held_out_loss(held_out) if evaluate is None else training.evaluate(evaluate)
@@ -140,12 +142,18 @@ def find_bounds(
             on_best = keep_winner if keep == "winner" else None
             return search.run(training.update, training.restart, judge, own, on_best)
 
-        rates = [group["lr"] for group in optimizer.param_groups]
-        found = training.run(body)
+        rates = [float(group["lr"]) for group in optimizer.param_groups]  # a tensor would get what the winner has
+        held = [*generators(held_out), *counts(held_out)]
+        try:
+            found = training.run(body)
+        finally:
+            put_back(*held)
         if winner:
-            winner[0].restore()
-            for own, rate in zip(optimizer.param_groups, rates, strict=True):
-                groups.write(own, "lr", rate)
+            with uninterrupted():
+                winner[0].restore()
+                for own, rate in zip(optimizer.param_groups, rates, strict=True):
+                    groups.write(own, "lr", rate)
+                groups.unmark_as_tested(optimizer)
         return found
 
 
@@ -156,6 +164,11 @@ def _divided(
     loader: Iterable[Any] | None, validation: Iterable[Any] | float | None, many: bool
 ) -> tuple[Iterable[Any] | None, Iterable[Any]]:
     """What is trained on, and what is held out."""
+    for name, own in (("loader", loader), ("validation", validation)):
+        if isinstance(own, Iterator):  # trials would see different batches
+            checks.fail(TypeError, name, "batches that can be read again from their start, not an iterator", own)
+    if isinstance(validation, str):
+        checks.fail(TypeError, "validation", _VALIDATION, validation)
     if isinstance(validation, Iterable | None):
         return loader, () if validation is None else validation
     if not isinstance(validation, int | float):
@@ -169,8 +182,7 @@ def _parts(loader: object, part: float, many: bool) -> tuple[DataLoader[Any], Da
         checks.fail(ValueError, "validation", _VALIDATION, part)
     if many:
         raise ValueError("under DistributedDataParallel `validation` must be a loader, for each process has its rows.")
-    plain = isinstance(loader, DataLoader) and isinstance(loader.sampler, RandomSampler | SequentialSampler)
-    if not plain or not isinstance(loader, DataLoader) or loader.batch_size is None:
+    if not isinstance(loader, DataLoader) or not _is_plain(loader) or loader.batch_size is None:
         raise ValueError(
             "`validation` can be a part only if `loader` is a DataLoader that draws the rows of its data set in order "
             "or at random. Give a loader of held-out batches."
@@ -192,8 +204,20 @@ def _parts(loader: object, part: float, many: bool) -> tuple[DataLoader[Any], Da
         Subset(loader.dataset, sorted(order[apart:])),
         loader.batch_size,
         shuffle=isinstance(loader.sampler, RandomSampler),
-        drop_last=loader.drop_last and rows - apart >= loader.batch_size,
-        generator=loader.generator,
+        # A last batch of one row would be new to the model, and is an error for batch normalization.
+        drop_last=rows - apart >= loader.batch_size and (loader.drop_last or (rows - apart) % loader.batch_size == 1),
+        generator=loader.generator or getattr(loader.sampler, "generator", None),
         **like,
     )
     return kept, DataLoader(Subset(loader.dataset, sorted(order[:apart])), loader.batch_size, **like)
+
+
+def _is_plain(loader: DataLoader[Any]) -> bool:
+    """Whether a loader goes once over each row of its data set, in order or at random."""
+    sampler: Any = loader.sampler
+    kinds: tuple[object, ...] = (RandomSampler, SequentialSampler)
+    if type(sampler) not in kinds or sampler.data_source is not loader.dataset:
+        return False
+    source: Any = loader.dataset
+    rows = len(source)
+    return not getattr(sampler, "replacement", False) and getattr(sampler, "num_samples", rows) == rows

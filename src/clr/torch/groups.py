@@ -91,6 +91,12 @@ def mark_as_tested(optimizer: torch.optim.Optimizer) -> None:
         setattr(own, _TESTED, True)
 
 
+def unmark_as_tested(optimizer: torch.optim.Optimizer) -> None:
+    """Takes the mark away again, where a state that has it was put back."""
+    for own in nested(optimizer):
+        vars(own).pop(_TESTED, None)
+
+
 def is_tested(optimizer: torch.optim.Optimizer) -> bool:
     """Whether a range test trains this optimizer now."""
     return hasattr(optimizer, _TESTED)
