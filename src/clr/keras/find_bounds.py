@@ -80,12 +80,7 @@ def find_bounds(
     0
     """
     options = Options(total_steps, budget, goal, min_lr, max_lr, progress)
-    if (validation is None) == (evaluate is None):
-        raise TypeError("find_bounds takes either `validation` or `evaluate`.")
-    if evaluate is not None:
-        checks.function("evaluate", evaluate)
-    elif goal != "min":
-        raise TypeError("find_bounds takes `goal` with `evaluate`; a loss is best when it is smallest.")
+    search.check_judge(validation, evaluate, goal)
     for name, own in (("data", data), ("validation", validation)):
         if isinstance(own, Iterator):  # trials would see different batches
             checks.fail(TypeError, name, "data that can be read again from its start, not an iterator", own)

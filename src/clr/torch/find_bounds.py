@@ -102,14 +102,9 @@ def find_bounds(
     with processes:  # which tells all processes of a bad argument in one
         options = Options(total_steps, budget, goal, min_lr, max_lr, progress)
         checks.choice("keep", keep, ("start", "winner"))
-        if (validation is None) == (evaluate is None):
-            raise TypeError("find_bounds takes either `validation` or `evaluate`.")
-        if evaluate is not None:
-            checks.function("evaluate", evaluate)
-        elif train_on_batch is not None:
+        search.check_judge(validation, evaluate, goal)
+        if evaluate is None and train_on_batch is not None:
             raise TypeError("find_bounds takes `evaluate`, not `validation`, with `train_on_batch`.")
-        elif goal != "min":
-            raise TypeError("find_bounds takes `goal` with `evaluate`; a loss is best when it is smallest.")
         loader, held_out = _divided(loader, validation, processes.many)
         training = Training(
             processes,
