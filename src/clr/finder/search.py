@@ -124,6 +124,16 @@ def find_bounds(
     return run(train_step, reset, evaluate, Options(total_steps, budget, goal, min_lr, max_lr, progress))
 
 
+def check_judge(validation: object, evaluate: object, goal: str) -> None:
+    """Checks that there is one judge: the loss of held-out data, or a function of the user's."""
+    if (validation is None) == (evaluate is None):
+        raise TypeError("find_bounds takes either `validation` or `evaluate`.")
+    if evaluate is not None:
+        checks.function("evaluate", evaluate)
+    elif goal != "min":
+        raise TypeError("find_bounds takes `goal` with `evaluate`; a loss is best when it is smallest.")
+
+
 def run(
     step: Step, reset: Reset, evaluate: Callable[[], object], options: Options, on_best: OnBest | None = None
 ) -> Search:
