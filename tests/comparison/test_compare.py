@@ -130,6 +130,57 @@ def test_a_changed_training_does_not_answer_with_old_numbers(tmp_path: Path) -> 
     assert len(kept(tmp_path).runs) == 2
 
 
+HELPED = """
+import sys
+import clr
+from inner import helper
+
+SETTINGS = {}
+SETTINGS.update(rate=RATE)
+
+
+def train(schedule, seed, total_steps):
+    yield total_steps, {"loss": helper.loss() * SETTINGS["rate"]}
+
+
+print(clr.compare(train, {"a": clr.constant(0.25)}, seeds=1, total_steps=5, file=sys.argv[1], workers=0).rows())
+"""
+
+
+def test_an_edit_of_what_a_training_imports_is_noticed(tmp_path: Path) -> None:
+    file, folder = str(tmp_path / "runs.sqlite"), tmp_path / "inner"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("")
+
+    def script(loss: str, rate: str = "1", comment: str = "") -> subprocess.CompletedProcess[str]:
+        (folder / "deep.py").write_text(f"{comment}\nVALUE = {loss}\n")
+        (folder / "helper.py").write_text("from inner import deep\n\ndef loss():\n    return deep.VALUE\n")
+        (tmp_path / "script.py").write_text(HELPED.replace("RATE", rate))
+        command = [sys.executable, "-B", str(tmp_path / "script.py"), file]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert "'final': 0.5" in script("0.5").stdout
+    assert script("0.5", comment="# a comment counts for nothing").returncode == 0
+    for changed in (script("0.25"), script("0.5", rate="2")):
+        assert changed.returncode == 1
+        assert "the source of __main__:train is another" in changed.stderr
+
+
+def test_names_that_look_alike_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="names that look different"):
+        compare(tmp_path, schedules={"caf\u00e9": clr.constant(0.1), "cafe\u0301": clr.constant(0.2)})
+
+
+@pytest.mark.parametrize("error", [BaseException, GeneratorExit, SystemExit])
+def test_whatever_a_training_raises_is_a_failed_run(tmp_path: Path, error: type[BaseException]) -> None:
+    def train(schedule: Any, seed: int, steps: int) -> Any:
+        yield 1, {"loss": 1.0}
+        raise error
+
+    result = compare(tmp_path, train, schedules={"a": clr.constant(0.1)}, seeds=1)
+    assert [run.state for run in result.runs] == ["failed"]
+
+
 class Told:
     """A schedule that says what it is."""
 

@@ -505,3 +505,25 @@ def test_workers_end_with_their_parent_though_they_never_yield(tmp_path: Path, s
         time.sleep(0.01)
     assert ("KeyboardInterrupt" in process.communicate()[1]) == (signs[0] in (signal.SIGINT, signal.SIGTERM))
     assert program.all_ended()
+
+
+def test_a_file_that_is_truncated_meanwhile_loses_no_run(tmp_path: Path) -> None:
+    file = tmp_path / "runs.sqlite"
+    clr.compare(trainings.parabola, {"a": clr.constant(0.1)}, seeds=2, total_steps=5, file=file, workers=0)
+
+    def train(schedule: Any, seed: int, steps: int) -> Any:
+        os.truncate(file, 0)
+        yield steps, {"loss": 1.0}
+
+    with pytest.raises(store.NotWrittenError, match=r"runs\.sqlite") as caught:
+        clr.compare(
+            train,
+            {"a": clr.constant(0.1)},
+            seeds=[7],
+            total_steps=5,
+            file=file,
+            workers=0,
+            name="tests.trainings:parabola",
+            reuse=True,
+        )
+    assert len(caught.value.runs) == 3

@@ -126,7 +126,9 @@ def _trainer(what: str) -> Callable[..., Iterable[tuple[int, Mapping[str, Any]]]
         sys.path.insert(0, "")  # the working directory, as with `python -m`
     try:
         return getattr(import_module(module), name)  # type: ignore[no-any-return]
-    except (Exception, SystemExit) as error:  # whatever a module does
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever a module does
         raise RefusedError(f"cannot find {what}: {_in_a_line(error)}") from error
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from unicodedata import normalize
 
 from clr import checks
 from clr.comparison.result import Comparison, metrics_of
@@ -194,13 +195,17 @@ def _check_names(schedules: object) -> None:
         checks.fail(TypeError, "schedules", _NAMES, schedules)
     if not schedules:
         checks.fail(ValueError, "schedules", _NAMES, schedules)
+    seen: dict[str, str] = {}
     for own in schedules:
         named("schedules", own, _NAMES)
+        alike = seen.setdefault(normalize("NFKC", own), own)
+        if alike != own:
+            raise ValueError(f"`schedules` must have names that look different. Received: {alike!r} and {own!r}.")
 
 
 def _numbers(name: str, values: Any, low: int) -> list[int]:
     check = checks.count if low else checks.whole
     numbers = [check(name, value) for value in (values if isinstance(values, range) else checks.sequence(name, values))]
     if not numbers or len(set(numbers)) < len(numbers):
-        raise ValueError(f"`{name}` must be one or more numbers, each once. Received: {values!r}.")
+        raise ValueError(f"`{name}` must be one or more numbers, each once. Received: {checks.shown(values)}.")
     return numbers

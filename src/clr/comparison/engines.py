@@ -195,6 +195,8 @@ def _work(connection: Connection) -> None:
             job = connection.recv()
             connection.send((0, None))  # that all it needs could be imported
             connection.send((job.total_steps, perform(train, job, metric, tell)))
+    if hasattr(os, "setpgid"):
+        os.killpg(0, signal.SIGKILL)  # with what the training has started, as `_end_with_parent` would
 
 
 def _end_with_parent() -> None:

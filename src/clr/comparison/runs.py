@@ -94,7 +94,9 @@ def perform(
                 break
         if not records and error is None:
             state, error = "failed", "`train` gave no metrics"
-    except (Exception, SystemExit) as problem:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as problem:  # whatever a training raises is its outcome
         state, error = "failed", "".join(traceback.format_exception(problem)).rstrip()
     return job.over(state, error, records, began)
 

@@ -67,6 +67,7 @@ class Store:
         self._reading, self._in_memory = reading, file is None
         self._rows: dict[Row, Row] = {}  # by table and primary key
         self._unsaved: dict[Row, Row] = {}
+        self._written: str | None = None  # the digest in the file
         self._sum = 0  # of a hash of each row: the file has it, and so shows any damage
         self._replaced = 0  # runs that are deleted once the first new one is written
         self._is_said = False  # that the file cannot be read or written
@@ -148,7 +149,7 @@ class Store:
             elif there != text and not _equal(there, text):
                 raise ValueError(
                     f"{self._path} has the runs of another schedule under the name {key[0]!r}. "
-                    f"Received: {text}, there: {there}."
+                    f"Received: {checks.shown(text)}, there: {checks.shown(there)}."
                 )
 
     def note(self, settings: dict[str, Any], before: dict[str, int], range_test: str | None) -> None:
@@ -237,6 +238,7 @@ class Store:
         self._rows, self._sum = found, sum(_hash(table, row) for (table, *_), row in found.items())
         if digest != self._digest():
             raise self._damaged()
+        self._written = digest[1]
 
     def _write(self) -> None:
         """Writes what is new."""
@@ -247,13 +249,20 @@ class Store:
             if self._is_said:
                 say(f"{self._path} can be used again, and nothing is lost")
             self._replaced, self._is_said = 0, False
+            self._written = self._digest()[1]
         self._unsaved.clear()
 
     def _fill(self, database: sqlite3.Connection, rows: Mapping[Row, Row]) -> None:
         """Writes rows in one transaction."""
         with database:
             deleted = [f"DELETE FROM {table}" for table in _KEYS if self._replaced]
-            for statement in ["BEGIN IMMEDIATE", *_TABLES.split(";"), *deleted]:
+            for statement in ["BEGIN IMMEDIATE", *_TABLES.split(";")]:
+                database.execute(statement)
+            if database is self._database:  # whose content nobody else may have changed
+                there = database.execute("SELECT value FROM settings WHERE name = 'digest'").fetchone()
+                if (there and there[0]) != self._written:
+                    raise self._damaged()
+            for statement in deleted:
                 database.execute(statement)
             for (table, *_), row in [*rows.items(), (("settings",), self._digest())]:
                 database.execute(f"INSERT OR REPLACE INTO {table} VALUES ({', '.join('?' * len(row))})", row)

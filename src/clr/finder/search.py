@@ -47,6 +47,8 @@ class Options:
         if self.budget is not None and checks.count("budget", self.budget) < FEWEST:
             checks.fail(ValueError, "budget", f"{FEWEST} updates or more", self.budget)
         checks.choice("goal", self.goal, GOALS)
+        if self.progress is not None:
+            checks.flag("progress", self.progress)
         self.test()
 
     @property
