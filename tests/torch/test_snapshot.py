@@ -2,14 +2,17 @@
 
 import gc
 import os
+import random
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -59,6 +62,64 @@ def test_a_loader_with_a_generator_goes_on_where_it_was(wrap: Any) -> None:
     own = batches()
     clr.torch.range_test(model, optimizer, nn.CrossEntropyLoss(), own, **RANGE)
     assert train(model, optimizer, 9, own) == without
+
+
+class Drawing(Sampler[int]):
+    """Draws from a generator that is not PyTorch's."""
+
+    def __init__(self, draw: Any) -> None:
+        self.draw = draw
+
+    def __len__(self) -> int:
+        return 40
+
+    def __iter__(self) -> Iterator[int]:
+        order = list(range(40))
+        self.draw.shuffle(order)
+        yield from order
+
+
+@pytest.mark.parametrize("kind", [random.Random, np.random.default_rng, np.random.RandomState])
+def test_a_sampler_with_another_generator_goes_on_where_it_was(kind: Callable[[int], Any]) -> None:
+    model, optimizer = start()
+    without = train(model, optimizer, 9, DataLoader(data(), 8, sampler=Drawing(kind(7))))
+    model, optimizer = start()
+    own = DataLoader(data(), 8, sampler=Drawing(kind(7)))
+    clr.torch.range_test(model, optimizer, nn.CrossEntropyLoss(), own, **RANGE)
+    assert train(model, optimizer, 9, own) == without
+
+
+class Remembering(torch.optim.SGD):
+    """Changes attributes of many kinds in place."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.queue, self.seen, self.array = deque([0.5]), {0.5}, np.zeros(3)
+        self.draws: list[Any] = [torch.Generator().manual_seed(1), random.Random(1), np.random.default_rng(1)]
+
+    def step(self, closure: Any = None) -> Any:
+        self.queue.append(1.0)
+        self.seen.add(len(self.queue))
+        self.array += 1
+        torch.rand(1, generator=self.draws[0])
+        self.draws[1].random()
+        self.draws[2].random()
+        return super().step(closure)
+
+
+def test_what_an_optimizer_remembers_is_as_before() -> None:
+    model, _ = start()
+    optimizer: Any = Remembering(model.parameters(), lr=0.1)
+    queue, array = optimizer.queue, optimizer.array
+    clr.torch.range_test(model, optimizer, nn.CrossEntropyLoss(), loader(), **RANGE)
+    assert optimizer.queue is queue
+    assert list(queue) == [0.5]
+    assert optimizer.seen == {0.5}
+    assert optimizer.array is array
+    assert array.tolist() == [0.0] * 3
+    assert torch.equal(optimizer.draws[0].get_state(), torch.Generator().manual_seed(1).get_state())
+    assert optimizer.draws[1].random() == random.Random(1).random()
+    assert optimizer.draws[2].random() == np.random.default_rng(1).random()
 
 
 class Counting(Sampler[int]):

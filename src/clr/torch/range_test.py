@@ -49,10 +49,10 @@ def range_test(
     state of Python, NumPy, PyTorch and the loader. The copy for this takes as much memory as the model and the
     optimizer's state. If something cannot be put back, everything else is, and then its error is raised.
 
-    Of an optimizer it puts back tensors, lists and dicts in its attributes too, and other optimizers that it holds, as
-    SAM does. It cannot put back how far a one-way iterator has come, what a data set remembers, and what a module
-    counts in attributes that are no tensors, unless its ``get_extra_state`` tells. It starts workers of its own, so the
-    persistent workers of a loader stay as they are.
+    Of an optimizer it puts back tensors, arrays, lists, dicts and random generators in its attributes too, and other
+    optimizers that it holds, as SAM does; but not what objects of your own hold. It cannot put back how far a one-way
+    iterator has come, what a data set remembers, and what a module counts in attributes that are no tensors, unless its
+    ``get_extra_state`` tells. It starts workers of its own, so the persistent workers of a loader stay as they are.
 
     Args:
         model: What to train, also in `DistributedDataParallel`. During the test it is in training mode.

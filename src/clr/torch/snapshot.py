@@ -1,7 +1,10 @@
 """Everything that a range test changes in PyTorch, kept as it was."""
 
 import copy
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+import random
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from functools import partial
 from itertools import chain
 from typing import Any, Protocol, TypeVar
@@ -14,6 +17,7 @@ from clr.finder.transaction import put_back, random_state, seed_random, uninterr
 from clr.torch.groups import nested
 
 Key = TypeVar("Key")
+_FEW = 100  # items of a list: more are samples, and no loaders
 _LOADERS = ("sampler", "batch_sampler", "loader", "_loader", "dataloader", "_dataloader")  # of a loader or a wrapper
 
 
@@ -101,7 +105,7 @@ class _Optimizer:
 
 
 class _Contents:
-    """The tensors, lists and dicts that values consist of. They keep their identity, and get their contents back."""
+    """The tensors, arrays, generators, lists and dicts in values: they stay the same, and get their contents back."""
 
     def __init__(self, values: list[Any], kept: list[torch.Tensor], device: torch.device | str | None) -> None:
         self._restores: list[Callable[[], object]] = []
@@ -122,7 +126,12 @@ class _Contents:
             self._restores.append(partial(_refill, value, dict(value)))
         elif isinstance(value, list):
             self._restores.append(partial(value.__setitem__, slice(None), list(value)))
-        for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():
+        elif isinstance(value, deque | set):
+            self._restores.append(partial(_reload, value, list(value)))
+        elif (put := _generator(value) or _array(value)) is not None:
+            self._restores.append(put)
+        inside = value.values() if isinstance(value, dict) else value
+        for inner in list(inside) if isinstance(value, dict | list | tuple | deque | set) else ():
             self._keep(inner, device)
 
 
@@ -223,8 +232,8 @@ def generators(loader: object) -> list[Callable[[], object]]:
         pairs.append((torch.cuda.get_rng_state_all, torch.cuda.set_rng_state_all))
     if torch.backends.mps.is_available():
         pairs.append((torch.mps.get_rng_state, torch.mps.set_rng_state))
-    pairs += [(own.get_state, own.set_state) for own in _own_generators(loader)]
-    return [partial(put, get()) for get, put in pairs]
+    own = {id(value): value for value in _attributes(loader)}.values()
+    return [partial(put, get()) for get, put in pairs] + [put for put in map(_generator, own) if put is not None]
 
 
 def modes(device: torch.device) -> Callable[[], None]:
@@ -273,11 +282,29 @@ def counts(loader: object) -> list[Callable[[], object]]:
 
 
 def _own_generators(loader: object) -> list[torch.Generator]:
-    """The random generators of a loader, its samplers, and the loaders that it wraps."""
-    values = chain.from_iterable(
-        (getattr(own, "generator", None), *getattr(own, "__dict__", {}).values()) for own in _holders(loader)
-    )
-    return list({id(value): value for value in values if isinstance(value, torch.Generator)}.values())
+    """The generators of PyTorch that a loader, its samplers, and the loaders that it wraps draw from."""
+    return list({id(value): value for value in _attributes(loader) if isinstance(value, torch.Generator)}.values())
+
+
+def _attributes(loader: object) -> Iterator[object]:
+    """What a loader, its samplers, and the loaders that it wraps have as attributes."""
+    for own in _holders(loader):
+        yield getattr(own, "generator", None)
+        yield from getattr(own, "__dict__", {}).values()
+
+
+def _generator(value: object) -> Callable[[], object] | None:
+    """A function that puts a random generator back to what it is now; None for anything else."""
+    if isinstance(value, torch.Generator):
+        return partial(value.set_state, value.get_state())
+    if isinstance(value, random.Random):
+        return partial(value.setstate, value.getstate())
+    numpy: Any = sys.modules.get("numpy")
+    if numpy and isinstance(value, numpy.random.RandomState):
+        return partial(value.set_state, value.get_state())
+    if numpy and isinstance(value, numpy.random.Generator):
+        return partial(setattr, value.bit_generator, "state", value.bit_generator.state)
+    return None
 
 
 def _holders(loader: object) -> list[object]:
@@ -288,11 +315,23 @@ def _holders(loader: object) -> list[object]:
         own = waiting.pop()
         if id(own) not in found:
             found[id(own)] = own
-            attributes = getattr(own, "__dict__", {}).items()
-            waiting += [
-                value for name, value in attributes if isinstance(value, DataLoader | Sampler) or name in _LOADERS
-            ]
+            named = list(getattr(own, "__dict__", {}).items())
+            named += [("", item) for _, value in named if isinstance(value, list | tuple) for item in value[:_FEW]]
+            named += [("", item) for item in (own[:_FEW] if isinstance(own, list | tuple) else ())]
+            waiting += [value for name, value in named if isinstance(value, DataLoader | Sampler) or name in _LOADERS]
     return list(found.values())
+
+
+def _array(value: object) -> Callable[[], object] | None:
+    """A function that puts an array of NumPy back to what it is now; None for anything else."""
+    numpy: Any = sys.modules.get("numpy")
+    return partial(numpy.copyto, value, value.copy()) if numpy and isinstance(value, numpy.ndarray) else None
+
+
+def _reload(value: Any, items: list[Any]) -> None:
+    """Gives a deque or a set other contents."""
+    value.clear()
+    (value.update if isinstance(value, set) else value.extend)(items)
 
 
 def _tensors_in(attributes: Mapping[str, object]) -> dict[str, torch.Tensor]:
