@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from types import FrameType
 from typing import Any, cast
 
 import numpy as np
@@ -20,6 +19,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import clr
 from clr.torch.snapshot import _autocast_depth
+from tests.faults.lines import interruptible, pressed
 from tests.torch.networks import loader, trace, train
 
 # Ctrl-C at each line
@@ -33,36 +33,10 @@ FILES = {
 }
 
 
-def pressed(at: int | None, files: set[Path], action: Callable[[], Any]) -> tuple[list[tuple[str, int]], Any]:
-    """The lines of files that ``action`` runs through, and its result, with a Ctrl-C at the line of that number."""
-    names, lines = {str(file) for file in files}, []
-
-    def at_line(frame: FrameType, event: str, _: object) -> Any:
-        if event == "line":
-            lines.append((frame.f_code.co_filename, frame.f_lineno))
-            if len(lines) - 1 == at:
-                signal.raise_signal(signal.SIGINT)
-        return at_line
-
-    def at_call(frame: FrameType, event: str, _: object) -> Any:
-        return at_line if frame.f_code.co_filename in names else None
-
-    before = sys.gettrace()
-    sys.settrace(at_call)
-    try:
-        result = action()
-    except KeyboardInterrupt:
-        result = "KeyboardInterrupt"
-    finally:
-        sys.settrace(before)
-    return lines, result
-
-
 @pytest.fixture
 def _interruptible() -> Iterator[None]:
-    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # where this runs it may be ignored
-    yield
-    signal.signal(signal.SIGINT, handler)
+    with interruptible():
+        yield
 
 
 @pytest.fixture
@@ -91,12 +65,12 @@ def test_a_ctrl_c_at_any_line_leaves_no_trace(place: str) -> None:
         return clr.torch.range_test(model, optimizer, nn.CrossEntropyLoss(), batches, **arguments).stop
 
     tested()  # which imports what is imported late
-    lines, stop = pressed(None, FILES[place], tested)
+    lines, stop = pressed(FILES[place], None, tested)
     assert stop == "completed"
     first, last = ({line: at for at, line in order} for order in (reversed([*enumerate(lines)]), enumerate(lines)))
     assert len(first) > 50
     for at in sorted({*first.values(), *last.values()}):
-        _, stop = pressed(at, FILES[place], tested)
+        _, stop = pressed(FILES[place], at, tested)
         assert stop in ("interrupted", "KeyboardInterrupt"), lines[at]
         assert trace(model, optimizer) == before, lines[at]
         assert torch.is_grad_enabled(), lines[at]

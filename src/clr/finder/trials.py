@@ -47,8 +47,8 @@ class Trial:
     stop: str
 
     def __post_init__(self) -> None:
-        checks.count("rung", self.rung)
-        checks.count("num_steps", self.num_steps)
+        object.__setattr__(self, "rung", checks.count("rung", self.rung))
+        object.__setattr__(self, "num_steps", checks.count("num_steps", self.num_steps))
         checks.choice("stop", self.stop, ("completed", "diverged", "non-finite"))
         object.__setattr__(self, "max_lr", checks.positive("max_lr", self.max_lr))
         if not 1e-300 < self.max_lr < HUGE:
@@ -64,8 +64,6 @@ class Trial:
         # A loss that is not finite is the last: one text for all makes equal trials equal.
         losses = tuple(math.nan if loss is not None and math.isnan(loss) else loss for loss in self.losses)
         object.__setattr__(self, "losses", losses)
-        object.__setattr__(self, "rung", int(self.rung))
-        object.__setattr__(self, "num_steps", int(self.num_steps))
 
     def __reduce__(self) -> tuple[type["Trial"], tuple[object, ...]]:
         return type(self), tuple(getattr(self, field.name) for field in fields(self))  # so that a copy has the same NaN
@@ -96,10 +94,15 @@ class Search:
     stop: str = "completed"
 
     def __post_init__(self) -> None:
-        checks.count("total_steps", self.total_steps)
-        checks.count("budget", self.budget)
-        checks.choice("goal", self.goal, GOALS)
-        checks.choice("stop", self.stop, SEARCH_STOPS)
+        checked = {
+            "trials": tuple(checks.sequence("trials", self.trials)),
+            "total_steps": checks.count("total_steps", self.total_steps),
+            "budget": checks.count("budget", self.budget),
+            "goal": checks.choice("goal", self.goal, GOALS),
+            "stop": checks.choice("stop", self.stop, SEARCH_STOPS),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
         if self.start is not None:
             object.__setattr__(self, "start", checks.number("start", self.start, "finite"))
         if not isinstance(self.range_test, RangeTest | None):
@@ -107,10 +110,6 @@ class Search:
         for trial in self.trials:
             if not isinstance(trial, Trial):
                 checks.fail(TypeError, "trials", "a list of trials", trial)
-
-        object.__setattr__(self, "trials", tuple(checks.sequence("trials", self.trials)))
-        object.__setattr__(self, "total_steps", int(self.total_steps))
-        object.__setattr__(self, "budget", int(self.budget))
 
     @property
     def updates(self) -> int:
@@ -236,7 +235,7 @@ class Search:
         if self.overfits:
             lines.append(
                 "The training overfits: a higher rate ends with a lower training loss and a worse held-out value. "
-                "So the bounds go down by as much as the training is longer than a trial."
+                "So the bounds go down by as much as the training is longer than a trial, at most by 1.5 decades."
             )
         if bounds.confidence < UNSURE:
             lines.append("The confidence is low: give a larger `budget`.")
@@ -291,10 +290,7 @@ class Search:
             TypeError, ValueError: The data is not that of a search.
         """
         checks.version(checks.mapping("data", data), VERSION, "a search")
-        if data.get("kind") != "search":
-            raise ValueError(
-                f"the data of a search must have 'search' as 'kind'. Received: {checks.shown(data['kind'])}."
-            )
+        checks.choice("kind", data.get("kind"), ("search",))
         names = {field.name for field in fields(cls)}
         checks.keys(data, sorted(names | {"clr", "kind"}), "the data of a search")
         trials = tuple(_saved_trial(trial) for trial in checks.sequence("trials", data["trials"]))
