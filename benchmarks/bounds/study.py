@@ -289,7 +289,7 @@ def lengths(
     for kind in rules.LENGTHS:
         keys = [("test", kind, *cell, seed) for cell in cells(TASKS) for seed in range(seeds)]
         tests = [clr.RangeTest.from_dict(found) for found in map(kept.get, keys) if found is not None]
-        updates = [_updates(test) for test in tests]
+        updates = [test.updates for test in tests]
         table.append(
             [
                 kind,
@@ -421,13 +421,9 @@ def _cost(results: Results, rows: list[dict[str, Any]], seeds: int, kind: str) -
     if kind in rules.PEERS:
         return f"{rules.UPDATES[kind]}"
     keys = [("test", kind, row["task"], row["optimizer"], seed) for row in rows for seed in range(seeds)]
-    updates = [_updates(clr.from_dict(found)) for found in map(results.get, keys) if found is not None]
+    tests: list[Any] = [clr.from_dict(found) for found in map(results.get, keys) if found is not None]
+    updates = [test.updates for test in tests]
     return f"{median(updates):.0f}" if updates else "-"
-
-
-def _updates(found: Any) -> int:
-    """How many updates a test or a search has made."""
-    return found.updates if isinstance(found, clr.Search) else sum(len(sweep.losses) for sweep in found.sweeps)
 
 
 def _behind(row: dict[str, Any], kind: str) -> float:

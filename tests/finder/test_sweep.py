@@ -607,3 +607,14 @@ def test_longer_curves_than_can_be_read_soon_are_refused() -> None:
     assert len(clr.RangeTest.from_losses(rates[:-1], [1.0] * 10_000).rates) == 10_000
     with pytest.raises(ValueError, match=r"^`rates` must be at most 10,000 rates\. Received: '10,001 rates'\.$"):
         clr.RangeTest.from_losses(rates, [1.0] * 10_001)
+
+
+def test_the_updates_of_all_repeats_are_counted() -> None:
+    made = 0
+
+    def train_step(lr: float) -> float | None:
+        nonlocal made
+        made += 1
+        return None if made % 5 == 0 else 1.0  # an update that was skipped counts too
+
+    assert clr.range_test(train_step, lambda repeat: None, num_steps=30, repeats=2).updates == made == 60

@@ -192,6 +192,11 @@ class RangeTest:
         return len(self.planned_rates)
 
     @property
+    def updates(self) -> int:
+        """How many updates the test made, in all its repeats."""
+        return sum(len(sweep.losses) for sweep in self.sweeps)
+
+    @property
     def stop(self) -> str:
         """Why the test ended, a key of `STOPS`: for several repeats, why most of them did, or what ended them all."""
         stops = [sweep.stop for sweep in self.sweeps]

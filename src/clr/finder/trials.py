@@ -114,7 +114,7 @@ class Search:
     @property
     def updates(self) -> int:
         """How many updates the range test and the trials made, without a trial that was interrupted."""
-        tested = 0 if self.range_test is None else sum(len(sweep.losses) for sweep in self.range_test.sweeps)
+        tested = 0 if self.range_test is None else self.range_test.updates
         return tested + sum(len(trial.losses) for trial in self.trials)
 
     @property
