@@ -43,9 +43,13 @@ def test_show_says_why_there_are_no_bounds(call: Call, file: Path) -> None:
     assert (code, err) == (1, "")
     assert "Training never diverges" in out
     assert "Make `max_lr` larger." in out
-    assert "steepest -" in out
+    assert "Less sure than bounds is a single rate" in out
     found = json.loads(call("range-test", "show", file, "--json")[1])
-    assert (found["base_lr"], found["confidence"], found["rules"]["valley"]) == (None, 0.0, None)
+    assert (found["base_lr"], found["confidence"]) == (None, 0.0)
+    assert 1e-3 < found["rules"]["valley"] < 10  # where the loss falls
+    file.write_text(measured(curves.flat).to_json())
+    assert "valley -" in call("range-test", "show", file)[1]
+    assert json.loads(call("range-test", "show", file, "--json")[1])["rules"]["valley"] is None
 
 
 def test_show_says_how_often_and_how_long_it_was_to_train(call: Call, file: Path) -> None:

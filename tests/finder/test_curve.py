@@ -79,7 +79,8 @@ def test_a_lower_bound_that_was_not_tried_is_refused() -> None:
     test = measured(curves.sudden, min_lr=1e-3, num_steps=1000)  # falls and turns within a decade of its start
     with pytest.raises(clr.NoBoundsError, match=r"a tenth of .* is not within the test") as refusal:
         test.bounds()
-    assert (refusal.value.kind, refusal.value.advice) == ("narrow", "Make `min_lr` smaller.")
+    assert refusal.value.kind == "narrow"
+    assert refusal.value.advice.startswith("Make `min_lr` smaller. Less sure than bounds")
     assert measured(curves.sudden, min_lr=1e-5, num_steps=1000).bounds().base_lr > 1e-5
 
 
@@ -89,7 +90,8 @@ def test_a_rate_that_was_not_tried_is_refused() -> None:
     with pytest.raises(clr.NoBoundsError, match="The rule 'minimum' finds no rate within the test") as refusal:
         test.suggest("minimum")
     assert (refusal.value.kind, refusal.value.advice) == ("narrow", "Make `min_lr` smaller or `max_lr` larger.")
-    assert math.log10(test.suggest("steepest")) == pytest.approx(-2.6, abs=0.1)
+    with pytest.warns(UserWarning, match="less sure: The lower bound"):
+        assert math.log10(test.suggest("steepest")) == pytest.approx(-2.6, abs=0.1)
 
 
 def test_a_turn_as_soon_as_the_loss_falls_is_refused() -> None:
@@ -98,7 +100,8 @@ def test_a_turn_as_soon_as_the_loss_falls_is_refused() -> None:
 
     with pytest.raises(clr.NoBoundsError, match=r"The loss turns at 0\.01.*, as soon as it falls") as refusal:
         measured(cliff, min_lr=1e-5, num_steps=1000).bounds()
-    assert (refusal.value.kind, refusal.value.advice) == ("narrow", "Make `num_steps` larger.")
+    assert refusal.value.kind == "narrow"
+    assert refusal.value.advice.startswith("Make `num_steps` larger. Less sure than bounds")
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.02, 0.1])
@@ -120,11 +123,9 @@ def test_a_turn_as_soon_as_the_loss_falls_is_refused() -> None:
 def test_known_refusals(curve: Callable[[float], float], kind: str, advice: str, noise: float) -> None:
     for seed in range(5):
         test = measured(curve, noise, seed)
-        asks: list[Callable[[], object]] = [
-            test.bounds,
-            partial(test.schedule, step_size=100),
-            *(partial(test.suggest, rule) for rule in RULES),
-        ]
+        asks: list[Callable[[], object]] = [test.bounds, partial(test.schedule, step_size=100)]
+        if kind not in ("endless", "narrow"):  # in which the loss falls
+            asks += [partial(test.suggest, rule) for rule in RULES]
         for ask in asks:
             with pytest.raises(clr.NoBoundsError) as refusal:
                 ask()
@@ -134,6 +135,32 @@ def test_known_refusals(curve: Callable[[float], float], kind: str, advice: str,
             else:
                 assert refusal.value.kind == kind
                 assert advice in refusal.value.advice
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.02])
+@pytest.mark.parametrize(
+    ("curve", "fall", "finding"),
+    [(curves.endless, (-3, 1), "Training never diverges"), (curves.late, (-7, -5), "The loss falls from 1e-07 on")],
+    ids=["endless", "late"],
+)
+def test_a_single_rate_is_found_where_bounds_are_refused_and_said_to_be_less_sure(
+    curve: Callable[[float], float], fall: tuple[float, float], finding: str, noise: float
+) -> None:
+    test = measured(curve, noise)
+    for rule in ("steepest", "valley"):
+        with pytest.warns(UserWarning, match=f"no bounds, and .* is less sure: {finding}"):
+            assert fall[0] <= math.log10(test.suggest(rule)) <= fall[1]
+    with pytest.warns(UserWarning, match="less sure"):
+        rate = test.suggest()
+    with pytest.raises(clr.NoBoundsError) as refusal:
+        test.bounds()
+    assert refusal.value.advice.endswith(f' Less sure than bounds is a single rate, `suggest("valley")`: {rate:.3g}.')
+    assert refusal.value.advice in test.describe()
+
+
+def test_a_single_rate_beside_bounds_needs_no_warning(recwarn: pytest.WarningsRecorder) -> None:
+    assert measured(curves.valley).suggest() > 0
+    assert not recwarn
 
 
 @pytest.mark.parametrize("curve", [curves.valley, curves.endless])
@@ -201,8 +228,8 @@ def found_inside(
         found.append((base_lr, max_lr))
     for rule in RULES:
         with suppress(clr.NoBoundsError):
-            assert low < test.suggest(rule) < test.rates[-1]
-            found.append((test.suggest(rule),))
+            found.append((test.curve.suggest(rule),))
+            assert low < found[-1][0] < test.rates[-1]
     return found
 
 

@@ -522,7 +522,8 @@ def test_a_test_in_words() -> None:
                 "LR range test from 1e-07 to 10. It ended after 300 of 300 steps: all rates were tried.",
                 "No bounds: Training never diverges: at 10, where the test ends, the loss has not risen again.",
                 "Make `max_lr` larger. If it still does not rise, the model has learned all before: make `num_steps` "
-                "smaller.",
+                'smaller. Less sure than bounds is a single rate, `suggest("valley")`: '
+                f"{measured(curves.endless).curve.suggest('valley'):.3g}.",
             ],
         ),
         (

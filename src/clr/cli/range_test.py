@@ -26,7 +26,7 @@ def show(file: FileArgument, as_json: Annotated[bool, typer.Option("--json", hel
     rates: dict[str, float | None] = {}
     for rule in RULES:
         try:
-            rates[rule] = test.suggest(rule)
+            rates[rule] = test.curve.suggest(rule)  # which `describe` marks where there are no bounds
         except clr.NoBoundsError:
             rates[rule] = None
     settings = {"repeats": test.repeats, "time_limit": test.time_limit}

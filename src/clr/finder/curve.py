@@ -24,6 +24,7 @@ RECENT = 5  # losses whose median is compared to see divergence: two spikes in a
 WARM = 15  # losses after which the level of the start is known
 UNSURE = 0.5  # of confidence, below which bounds need a second look
 NOISE = 0.15  # of the fall: noise of this size halves the confidence
+FALLING = ("noisy", "narrow", "endless")  # the refusals of a loss that falls, where single rates can still be read
 
 
 class NoBoundsError(ValueError):
@@ -32,16 +33,18 @@ class NoBoundsError(ValueError):
     Attributes:
         kind: ``"few"`` (points), ``"flat"``, ``"noisy"``, ``"rising"``, ``"narrow"`` (the range of rates starts too
             late) or ``"endless"`` (it ends too early).
+        finding: What was found.
         advice: What to change.
     """
 
     def __init__(self, kind: str, finding: str, advice: str) -> None:
         super().__init__(f"{finding} {advice}")
         self.kind = kind
+        self.finding = finding
         self.advice = advice
 
     def __reduce__(self) -> tuple[type["NoBoundsError"], tuple[str, str, str]]:
-        return type(self), (self.kind, str(self).removesuffix(f" {self.advice}"), self.advice)
+        return type(self), (self.kind, self.finding, self.advice)
 
 
 @dataclass(frozen=True)
@@ -308,8 +311,12 @@ class Curve:
         )
 
     def suggest(self, rule: str) -> float:
-        """The rate by a rule. Raises a NoBoundsError where the rule finds none."""
-        self.check()
+        """The rate by a rule. Raises a NoBoundsError where the loss does not fall, or the rule finds none."""
+        try:
+            self.check()
+        except NoBoundsError as refusal:
+            if refusal.kind not in FALLING:
+                raise
         rate = self._rate(rule)
         if math.isnan(rate):
             raise NoBoundsError(
@@ -326,6 +333,8 @@ class Curve:
 
 def steepest(curve: Curve) -> float:
     """Where the loss falls fastest."""
+    if curve.lowest == 0:
+        return math.nan
     # Over as many steps as the smoothing reaches, for between neighbours there is only noise.
     falls = [left - right for left, right in zip(curve.smoothed, curve.smoothed[curve.reach :], strict=False)]
     return curve.rates[falls.index(max(falls[: curve.lowest])) + curve.reach // 2]

@@ -2,8 +2,10 @@
 
 import json
 import math
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import cached_property
 from itertools import pairwise
@@ -252,12 +254,23 @@ class RangeTest:
         The lower bound is a tenth of the upper. Both parts were chosen by training real tasks; the paper judges by eye.
 
         Raises:
-            NoBoundsError: The curve has no such rates within the test. The error says what to change.
+            NoBoundsError: The curve has no such rates within the test. The error says what to change, and a single
+                rate if the loss falls at all (see `suggest`).
         """
-        return self.curve.bounds()
+        try:
+            return self.curve.bounds()
+        except NoBoundsError as refusal:
+            with suppress(NoBoundsError):
+                rate = self.curve.suggest("valley")
+                single = f'Less sure than bounds is a single rate, `suggest("valley")`: {rate:.3g}.'
+                refusal = NoBoundsError(refusal.kind, refusal.finding, f"{refusal.advice} {single}")
+            raise refusal from None
 
     def suggest(self, rule: str = "valley") -> float:
         """A single rate, by one of the rules that other libraries use.
+
+        It also answers where the bounds are refused, if the loss falls at all. Such a rate is less sure: a warning says
+        so, and why.
 
         Args:
             rule: ``"steepest"``, where the loss falls fastest; ``"minimum"``, a tenth of the rate at which it is
@@ -265,9 +278,20 @@ class RangeTest:
                 the gradient stops changing.
 
         Raises:
-            NoBoundsError: As for `bounds`.
+            NoBoundsError: The loss does not fall by more than its noise, or the rule finds no rate within the test.
+
+        >>> import clr, warnings
+        >>> test = clr.range_test(lambda lr: 1 / (1 + lr), max_lr=1000)  # never diverges
+        >>> with warnings.catch_warnings(action="ignore"):
+        ...     0.1 < test.suggest("steepest") < 10
+        True
         """
-        return self.curve.suggest(checks.choice("rule", rule, RULES))
+        rate = self.curve.suggest(checks.choice("rule", rule, RULES))
+        try:
+            self.curve.bounds()
+        except NoBoundsError as refusal:
+            warnings.warn(f"The range test has no bounds, and {rate:.3g} is less sure: {refusal.finding}", stacklevel=2)
+        return rate
 
     def schedule(self, policy: str | Callable[..., Schedule] = "triangular", **options: object) -> Schedule:
         """A schedule between the bounds.
@@ -309,8 +333,7 @@ class RangeTest:
         try:
             bounds = self.bounds()
         except NoBoundsError as refusal:
-            finding = str(refusal).removesuffix(f" {refusal.advice}")
-            return "\n".join([*lines, f"No bounds: {finding}", refusal.advice])
+            return "\n".join([*lines, f"No bounds: {refusal.finding}", refusal.advice])
         lines.append(f"base_lr {bounds.base_lr:.4g}, max_lr {bounds.max_lr:.4g}, confidence {bounds.confidence:.2f}.")
         lines.append(bounds.reason)
         if bounds.confidence < UNSURE:
