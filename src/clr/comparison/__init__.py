@@ -1,14 +1,15 @@
 """Compares schedules on your own training."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from unicodedata import normalize
 
 from clr import checks
+from clr.comparison.find_bounds import find_bounds
 from clr.comparison.result import Comparison, metrics_of
-from clr.comparison.runs import NAME, REFUSED, Job, Key, Run, versions
+from clr.comparison.runs import ENGINES, NAME, REFUSED, Job, Key, Run, Train, versions
 from clr.comparison.runs import name as named
 from clr.finder.result import RangeTest
 from clr.progress import bar, say
@@ -18,13 +19,10 @@ if TYPE_CHECKING:
     from clr.comparison.engines import Events
     from clr.comparison.store import Store
 
-__all__ = ["Comparison", "Run", "compare"]
+__all__ = ["Comparison", "Run", "compare", "find_bounds"]
 
-ENGINES = ("local", "ray")
 _NAMES = f"a dict of one or more schedules, each under {NAME}"
 _MOST = 100_000  # runs
-
-Train = Callable[[Any, int, int], Iterable[tuple[int, Mapping[str, Any]]]]
 
 
 def compare(

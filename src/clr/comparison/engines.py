@@ -1,7 +1,7 @@
 """Where runs are made: in processes of this machine, or on a Ray cluster.
 
 An engine is a generator of ``(job, step, run)``: how far a job is, and its run once it is over. To close it ends what
-is still running.
+is still running. Its jobs may be an iterator that has more after each event, though it had none before.
 """
 
 import multiprocessing
@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
 from multiprocessing.connection import Connection, wait
@@ -61,7 +61,7 @@ def ended_like_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def local(train: Train, jobs: list[Job], metric: str | None, workers: int | None) -> Events:
+def local(train: Train, jobs: Iterable[Job], metric: str | None, workers: int | None) -> Events:
     """Makes runs in this process, or in several of their own; one that dies is a failed run, and is replaced.
 
     One that dies before its run has begun is none: there would be nothing but such failures.
@@ -78,9 +78,9 @@ def local(train: Train, jobs: list[Job], metric: str | None, workers: int | None
         while busy := [worker for worker in crew if worker.job is not None]:
             ready = wait([worker.connection for worker in busy], timeout=1)
             for worker in (one for one in busy if one.connection in ready or one.process.exitcode is not None):
-                job, step, run = worker.hear()
-                yield job, step, run
-                if run is not None and (following := next(waiting, None)) is not None:
+                yield worker.hear()
+            for worker in (one for one in crew if one.job is None):
+                if (following := next(waiting, None)) is not None:
                     worker.take(following)
     finally:
         with uninterrupted():
@@ -207,7 +207,7 @@ def _end_with_parent() -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def ray(train: Train, jobs: list[Job], metric: str | None, workers: int | None) -> Events:
+def ray(train: Train, jobs: Iterable[Job], metric: str | None, workers: int | None) -> Events:
     """Makes runs on a Ray cluster; one whose worker dies is made again, and is a failed run if that happens often."""
     try:
         import ray
@@ -223,7 +223,8 @@ def ray(train: Train, jobs: list[Job], metric: str | None, workers: int | None) 
             running[remote.remote(train, job, metric)] = job, time.perf_counter()
 
     try:
-        submit(workers or max(1, int(ray.cluster_resources().get("CPU", 1))))
+        most = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+        submit(most)
         while running:
             (reference, *_), _ = ray.wait(list(running), num_returns=1)
             job, began = running.pop(reference)
@@ -234,7 +235,7 @@ def ray(train: Train, jobs: list[Job], metric: str | None, workers: int | None) 
             except ray.exceptions.RayError as error:
                 run = job.over("failed", f"the worker died: {error}", (), began)
             yield job, job.total_steps, run
-            submit(1)
+            submit(most - len(running))
     finally:
         for reference in running:
             ray.cancel(reference, force=True)

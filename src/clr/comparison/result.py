@@ -73,7 +73,7 @@ class Comparison:
         elif names:
             checks.choice("metric", metric, names)
         if goal is None:
-            goal = "min" if any(word in metric.lower() for word in ("loss", "error")) else "max"
+            goal = goal_of(metric)
         own = (dict(before or {}), range_test, dict(origin or {}))
         bare = cls(tuple(runs), dict(descriptions), metric, goal, target, *own)
         return replace(bare, target=bare.reference[1]) if target is None and bare.reference else bare
@@ -389,6 +389,11 @@ class Comparison:
 def metrics_of(runs: Iterable[Run]) -> list[str]:
     """The names of the metrics of some runs, in order."""
     return list(dict.fromkeys(name for run in runs for _, metrics in run.records for name in metrics))
+
+
+def goal_of(metric: str) -> Goal:
+    """Whether a metric should be small or large, by its name."""
+    return "min" if any(word in metric.lower() for word in ("loss", "error")) else "max"
 
 
 def interval(values: Sequence[float], statistic: Callable[[Sequence[float]], float] = fmean) -> Interval:

@@ -4,7 +4,7 @@ import platform
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,9 @@ STATES = ("finished", "diverged", "failed")
 REFUSED = "refused"  # the state of a run that ends the comparison, and is not kept
 NAME = "a name of 1 to 100 printable characters, with single spaces between its words"
 _LONGEST = 20_000  # characters of an error
+ENGINES = ("local", "ray")
 Key = tuple[str, int, int]
+Train = Callable[[Any, int, int], Iterable[tuple[int, Mapping[str, Any]]]]
 
 
 @dataclass(frozen=True)

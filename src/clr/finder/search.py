@@ -5,6 +5,7 @@ annealed cycle, and are judged by the held-out loss. The first rung is many shor
 around the best (successive halving: Karnin et al. 2013; Jamieson and Talwalkar 2016, arXiv:1502.07943).
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -15,6 +16,7 @@ from clr.finder.curve import Divergence, NoBoundsError
 from clr.finder.result import GOALS, HUGE, LAST, RangeTest
 from clr.finder.trials import FACTOR, Search, Trial, best_of
 from clr.schedules import policies
+from clr.schedules.base import Schedule
 
 FEWEST = 200  # updates that a search needs
 TEST = 100  # steps of the range test: where it diverges is known well enough
@@ -87,7 +89,8 @@ def find_bounds(
 
     Args:
         train_step: Makes one update at the given rate and returns the loss of its batch: a number, or an array of one
-            element of any framework. None means that it made no update.
+            element of any framework. None means that it made no update. It may raise StopIteration where its data
+            ends.
         reset: Puts everything back to the start, and seeds it by the given number: trials with the same number should
             see the same batches, so that chance does not decide between them.
         evaluate: A function without arguments that returns the loss (or another metric) on held-out data.
@@ -123,7 +126,7 @@ def find_bounds(
     """
     for name, function in (("train_step", train_step), ("reset", reset), ("evaluate", evaluate)):
         checks.function(name, function)
-    return run(train_step, reset, evaluate, Options(total_steps, budget, goal, min_lr, max_lr, progress))
+    return run(sweep.ending(train_step), reset, evaluate, Options(total_steps, budget, goal, min_lr, max_lr, progress))
 
 
 def check_judge(validation: object, evaluate: object, goal: str) -> None:
@@ -147,35 +150,26 @@ def run(
         return _Finder(step, reset, evaluate, options, on_best, show).run()
 
 
-class _Spent(Exception):  # noqa: N818  # it is no error
+class Spent(Exception):  # noqa: N818  # it is no error
     """The budget does not allow another trial."""
 
 
-class _Finder:
-    """One search: what it has tried, and what it has spent."""
+class Rungs(ABC):
+    """The rule of a search: which rates it tries, and for how long. How a trial is made, its children know."""
 
-    def __init__(
-        self,
-        step: Step,
-        reset: Reset,
-        evaluate: Callable[[], object],
-        options: Options,
-        on_best: OnBest | None,
-        show: progress.Show,
-    ) -> None:
-        self._step, self._reset, self._evaluate, self._options = step, reset, evaluate, options
-        self._on_best, self._show = on_best, show
+    def __init__(self, options: Options, show: progress.Show) -> None:
+        self._options, self._show = options, show
         self._spent = 0
         self._test: RangeTest | None = None
         self._start: float | None = None
         self._trials: list[Trial] = []
 
     def run(self) -> Search:
-        """Tests and tries."""
+        """Looks where to begin, and tries."""
         try:
             stop = self._search()
-        except StopIteration:
-            stop = "data"
+        except StopIteration as error:
+            sweep.no_end(error)
         except sweep.EndOfSweep as end:
             stop = end.stop
         except KeyboardInterrupt:
@@ -186,44 +180,76 @@ class _Finder:
         )
 
     def _search(self) -> str:
-        self._reset(0)
-        self._start = self._judged()  # first, so that a wrong ``evaluate`` costs no update
-        self._test = sweep.run(self._tested, self._reset, self._options.test())
-        if self._test.stop in LAST:
-            return self._test.stop
         length = min(max(SHORTEST, int(self._options.updates * SHORT)), self._options.total_steps)
         try:
-            centre = self._rung(1, starting_rate(self._test), length)
+            centre = self._rung(1, self._look(length), length)
             left = self._options.updates - self._spent
             self._rung(2, centre, min(max(length, int(left * LONG)), self._options.total_steps))
-        except _Spent:
+        except Spent:
             return "budget"
         return "completed"
 
-    def _rung(self, number: int, centre: float, length: int) -> float:
+    def _rung(self, number: int, centre: float, length: int, factor: float = FACTOR) -> float:
         """Tries a rate and its neighbours, and widens until the best has one on both sides. Returns the best rate."""
-        rates = [centre, centre / FACTOR, centre * FACTOR]
+        tried = [trial.max_lr for trial in self._trials if trial.rung == number]
+        rates = [rate for rate in (centre, centre / factor, centre * factor) if rate not in tried]
+        best = None
         while rates:
-            for rate in rates:
-                self._try(number, rate, length)
+            self._try(number, rates, length)
             own = sorted((trial for trial in self._trials if trial.rung == number), key=lambda trial: trial.max_lr)
             best = best_of(own, self._options.goal)
             rates = []
             if best is None or best is own[0]:
-                rates = [own[0].max_lr / FACTOR]
+                rates = [own[0].max_lr / factor]
             elif best is own[-1]:
-                rates = [own[-1].max_lr * FACTOR]
+                rates = [own[-1].max_lr * factor]
             if len(own) >= WIDEST or not all(1e-300 < rate < HUGE for rate in rates):
                 break
         return centre if best is None else best.max_lr
 
-    def _try(self, rung: int, max_lr: float, length: int) -> None:
+    @abstractmethod
+    def _look(self, length: int) -> float:
+        """Where to begin, for trials of a length."""
+
+    @abstractmethod
+    def _try(self, rung: int, rates: list[float], length: int) -> None:
+        """Makes a trial at each rate, and raises `Spent` where the budget does not allow it."""
+
+
+class _Finder(Rungs):
+    """A search that makes its trials itself, step by step, after a range test."""
+
+    def __init__(
+        self,
+        step: Step,
+        reset: Reset,
+        evaluate: Callable[[], object],
+        options: Options,
+        on_best: OnBest | None,
+        show: progress.Show,
+    ) -> None:
+        super().__init__(options, show)
+        self._step, self._reset, self._evaluate, self._on_best = step, reset, evaluate, on_best
+
+    def _look(self, length: int) -> float:
+        self._reset(0)
+        self._start = self._judged()  # first, so that a wrong ``evaluate`` costs no update
+        self._test = sweep.run(self._tested, self._reset, self._options.test())
+        if self._test.stop in LAST:
+            raise sweep.EndOfSweep(self._test.stop)
+        return starting_rate(self._test)
+
+    def _try(self, rung: int, rates: list[float], length: int) -> None:
+        for rate in rates:
+            self._try_one(rung, rate, length)
+
+    def _try_one(self, rung: int, max_lr: float, length: int) -> None:
         """Trains from the start under one annealed cycle, and judges the end."""
         if self._spent + length > self._options.updates:
-            raise _Spent
+            raise Spent
         self._reset(rung)
         diverged = Divergence(DIVERGED)
-        schedule = policies.linear(max_lr, length + 1, warmup_steps=length // 4)  # whose last rate, zero, is left out
+        schedule = cycle(max_lr, length)
         losses: list[float | None] = []
         stop = None
         for at in range(length):
@@ -255,6 +281,11 @@ class _Finder:
         self._spent += 1
         value = self._step(rate)
         return None if value is None else sweep.returned_float("train_step", value)
+
+
+def cycle(max_lr: float, length: int) -> Schedule:
+    """The one annealed cycle of a trial."""
+    return policies.linear(max_lr, length + 1, warmup_steps=length // 4)  # whose last rate, zero, is left out
 
 
 def starting_rate(test: RangeTest) -> float:

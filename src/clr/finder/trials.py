@@ -34,9 +34,9 @@ class Trial:
         rung: The round of trials, from 1.
         max_lr: The peak of its cycle.
         num_steps: The length that it was to have, in updates.
-        losses: The training loss of each update, None where no update was made.
+        losses: The training loss of each update, None where no update was made or the loss is not known.
         score: The held-out loss or metric at its end; None if it did not get there.
-        stop: ``"completed"``, ``"diverged"`` or ``"non-finite"``.
+        stop: ``"completed"``, ``"diverged"``, ``"non-finite"``, or ``"failed"`` by an error.
     """
 
     rung: int
@@ -49,7 +49,7 @@ class Trial:
     def __post_init__(self) -> None:
         object.__setattr__(self, "rung", checks.count("rung", self.rung))
         object.__setattr__(self, "num_steps", checks.count("num_steps", self.num_steps))
-        checks.choice("stop", self.stop, ("completed", "diverged", "non-finite"))
+        checks.choice("stop", self.stop, ("completed", "diverged", "non-finite", "failed"))
         object.__setattr__(self, "max_lr", checks.positive("max_lr", self.max_lr))
         if not 1e-300 < self.max_lr < HUGE:
             checks.fail(ValueError, "max_lr", f"a rate between 1e-300 and {HUGE:g}", self.max_lr)
