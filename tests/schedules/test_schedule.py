@@ -1,5 +1,6 @@
 import math
 import operator
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 import clr
+from clr.schedules import wave
 from tests import reference
 from tests.reference import ulps
 
@@ -317,3 +319,27 @@ def test_cycles_of_other_lengths_begin_at_the_exact_step(first: Fraction | int, 
         height = math.cos(math.pi / 2 * float((step - start) / length)) ** 2
         assert schedule(step) == pytest.approx(height, rel=1e-12)
         start, length = start + length, length * factor
+
+
+@pytest.mark.parametrize("factor", [Fraction("1.001"), Fraction("0.999")])
+def test_many_cycles_are_made_when_they_are_asked_for(factor: Fraction, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, legs = [0], wave._cycles
+
+    def counted(*arguments: Any) -> Iterator[wave.Leg]:
+        for leg in legs(*arguments):
+            made[0] += 1
+            yield leg
+
+    monkeypatch.setattr(wave, "_cycles", counted)
+    first = 10**6
+    schedule = clr.triangular2(0.0, 1.0, first // 2, shape="cosine", cycle_mult=float(factor))
+    assert made[0] < 1000  # of more than 10,000
+    for number in (0, 100, 255, 256, 257, 300, 1000, 4000):
+        start = first * (factor**number - 1) / (factor - 1)
+        step = math.ceil(start)
+        for given in (step, np.array([step])):
+            assert schedule.cycle(given) == number + 1
+            assert not step or schedule.is_cycle_end(given - 1)
+            height = math.sin(math.pi * float((step - start) / (first * factor**number))) ** 2
+            assert schedule(given) == pytest.approx(height * 0.5**number, rel=1e-9, abs=1e-300)
+    assert made[0] > 10_000

@@ -111,7 +111,7 @@ class Cyclic(OnWave):
     @property
     def total_steps(self) -> int | None:
         """None; with a ``cycle_mult`` below 1, the step from which cycles would be shorter than a step."""
-        return self._wave.starts[-1] if self.cycle_mult < 1 else None
+        return self._wave.whole().starts[-1] if self.cycle_mult < 1 else None
 
     @property
     def _preview(self) -> int:

@@ -9,7 +9,9 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import Any, NamedTuple, Never
+from functools import partial
+from itertools import islice
+from typing import Any, NamedTuple
 
 from clr import checks
 from clr.arrays.base import A, Arrays
@@ -20,6 +22,7 @@ from clr.schedules.shapes import SHAPES
 _FINEST_TICK = 1000  # parts of a step
 _FARTHEST = 1 << 63  # steps; what starts later is reached by no integer array
 _FINEST = 1 << 200  # starts in a table are exact, or rounded to this part of a step
+_AT_FIRST = 512  # slopes that are made with a schedule; where there are more, they are made when one is asked for
 
 
 def length(steps: float) -> Fraction:
@@ -60,6 +63,7 @@ class Wave:
         even: Whether the slope down of a cycle is the slope up, backwards.
         scaling: What happens to the height over the cycles, None for nothing.
         bound: What the scaling is bound to.
+        make_whole: Makes the wave with all slopes, where this one has only the first.
     """
 
     starts: tuple[Any, ...]
@@ -70,7 +74,16 @@ class Wave:
     even: bool = False
     scaling: Scaling | None = None
     bound: Any = None
-    _prepared: dict[Any, Callable[[Any], Any]] = field(default_factory=dict, init=False, repr=False)
+    make_whole: Callable[[], "Wave"] | None = None
+    _prepared: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
+
+    def whole(self) -> "Wave":
+        """The wave with all of its slopes."""
+        if self.make_whole is None:
+            return self
+        if "whole" not in self._prepared:
+            self._prepared["whole"] = replace(self.make_whole(), scaling=self.scaling, bound=self.bound)
+        return self._prepared["whole"]  # type: ignore[no-any-return]
 
     def formula(self, xp: Arrays[A]) -> Callable[[A], A]:
         """The formula for a framework, as a function of the step that is prepared once for all steps."""
@@ -78,7 +91,7 @@ class Wave:
             return self._formula(xp)
         if xp not in self._prepared:
             self._prepared[xp] = self._formula(xp)
-        return self._prepared[xp]
+        return self._prepared[xp]  # type: ignore[no-any-return]
 
     def _formula(self, xp: Arrays[A]) -> Callable[[A], A]:
         """Locate, height, scale, rate: low + (high - low) * height * scale (Smith 2017, section 3.1)."""
@@ -99,7 +112,7 @@ class Wave:
                 try:
                     cycle, foot, rest, low, high, gain, lost, turn = table[search(starts, place)]
                 except IndexError:
-                    _too_far(step)
+                    return self._beyond(step).formula(xp)(step)
             else:
                 located = None if is_whole else wave._locate(xp, step)
                 place = xp.modulo(step, period) if located is None else located[1]
@@ -157,7 +170,13 @@ class Wave:
         try:
             return step * 0 + cycles[xp.search(wave.starts, step)][0]  # type: ignore[no-any-return]
         except IndexError:
-            _too_far(step)
+            return self._beyond(step).cycle(xp, step)
+
+    def _beyond(self, step: object) -> "Wave":
+        """The wave for a step that lies after its last slope, on the host. Arrays have all slopes at once."""
+        if self.make_whole is None:  # integers of no framework could reach it
+            checks.fail(ValueError, "step", "far_step", step)
+        return self.whole()
 
     def _within(self, xp: Arrays[A]) -> "Wave":
         """The wave as far as the integers of a framework go.
@@ -172,7 +191,8 @@ class Wave:
                 f"a cycle of {self.period} ticks of 1/{self.ticks} step cannot be counted in integers up to "
                 f"{largest}: use a shorter or a whole step size, or 64-bit integers (in JAX, jax_enable_x64)"
             )
-        starts, rows = self.starts, self.rows
+        whole = self if xp.scalar else self.whole()
+        starts, rows = whole.starts, whole.rows
         if self.period is None and xp.largest <= _FARTHEST:
             starts = tuple([start for start in starts if start <= xp.largest])
             rows = tuple([_before(row, xp.largest) for row in rows[: len(starts) + 1]])
@@ -198,11 +218,6 @@ class Wave:
             carry, rest = xp.divmod(rest * base + offset * digit, self.period)
             inner = inner * base + carry
         return cycle * self.ticks + inner, rest
-
-
-def _too_far(step: object) -> Never:
-    """Refuses a step that lies after all cycles of a table, which integers of no framework could reach."""
-    checks.fail(ValueError, "step", "far_step", step)
 
 
 def _before(row: Row, largest: int) -> Row:
@@ -291,7 +306,13 @@ def _inner(place: int, parts: int, sign: int) -> int:
 
 def growing(low: float, high: float, up: Fraction, down: Fraction, factor: Fraction, shape: str) -> Wave:
     """The wave of cycles each ``factor`` times as long as the one before, until they are shorter than a step."""
-    return path(_cycles(low, high, up, down, factor), 2 if up else 1, shape, ends=factor < 1)
+    make = partial(path, slopes_per_cycle=2 if up else 1, shape=shape)
+    first = list(islice(_cycles(low, high, up, down, factor), _AT_FIRST))
+    if len(first) < _AT_FIRST:
+        return make(first, ends=factor < 1)
+    return replace(
+        make(first, ends=False), make_whole=lambda: make(_cycles(low, high, up, down, factor), ends=factor < 1)
+    )
 
 
 def _cycles(low: float, high: float, up: Fraction, down: Fraction, factor: Fraction) -> Iterator[Leg]:
