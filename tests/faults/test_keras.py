@@ -192,6 +192,26 @@ def test_an_error_in_an_odd_place_leaves_no_trace(place: str) -> None:
     assert (trace(own), flags(own)) == before
 
 
+def exhausted() -> None:
+    next(iter(()))
+
+
+def test_something_exhausted_in_the_training_is_not_the_end_of_the_data() -> None:
+    own = model()
+    before = trace(own)
+    vars(own)["fault"] = exhausted
+    with pytest.raises(RuntimeError, match="the training raised StopIteration"):
+        clr.keras.range_test(own, X, TARGETS, batch_size=8, **RANGE)
+    assert trace(own) == before
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="it needs no other")
+def test_something_exhausted_in_an_update_of_jax_is_not_the_end_of_the_data() -> None:
+    with pytest.raises(RuntimeError, match="the training raised StopIteration"):
+        clr.jax.range_test(lambda state, batch, lr: next(iter(())), 0.0, [1, 2], **RANGE)
+    assert clr.jax.range_test(lambda state, batch, lr: (state, 1.0), 0.0, iter([1]), num_steps=3).stop == "data"
+
+
 def flags(own: Any) -> list[bool]:
     """What can be trained."""
     return [part.trainable for part in (*own._flatten_layers(), *own.variables)]

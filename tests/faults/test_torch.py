@@ -25,7 +25,7 @@ from tests.torch.networks import loader, trace, train
 # Ctrl-C at each line
 
 OURS = Path(clr.__file__).parent
-TRANSACTION, PROCESSES = OURS / "finder" / "transaction.py", OURS / "torch" / "ddp.py"
+TRANSACTION, PROCESSES = OURS / "finder" / "transaction.py", OURS / "torch" / "processes.py"
 MODES = [Path(torch.__file__).parent / place for place in ("autograd/grad_mode.py", "amp/autocast_mode.py")]
 FILES = {
     "alone": {TRANSACTION, OURS / "finder" / "sweep.py", *(OURS / "torch").iterdir(), *MODES},
@@ -95,20 +95,24 @@ optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
 before = [part.tolist() for part in model.parameters()]
 batches = [(torch.ones(4, 2), torch.ones(4, 1))] * 2
 found = {}
-for way in ("data", "interrupted"):
+for way in ("error", "interrupted"):
     updates = iter(range(3))
 
     def hook(*_):
-        if rank == 1 and way == "data":
+        if rank == 1 and way == "error":
             next(updates)
         elif rank == 1 and next(updates, None) is None:
             raise KeyboardInterrupt
 
     handle = optimizer.register_step_post_hook(hook)
-    test = clr.torch.range_test(model, optimizer, torch.nn.MSELoss(), batches, num_steps=6)
+    try:
+        test = clr.torch.range_test(model, optimizer, torch.nn.MSELoss(), batches, num_steps=6)
+        ended = [test.stop, test.losses]
+    except RuntimeError as error:
+        ended = ["error", str(error)]
     handle.remove()
     restored = before == [part.tolist() for part in model.parameters()] and not optimizer.state
-    found[way] = [test.stop, test.losses, restored]
+    found[way] = [*ended, restored]
 with open(f"{folder}/{rank}.json", "w") as file:
     json.dump(found, file)
 torch.distributed.barrier()
@@ -124,9 +128,37 @@ def test_an_update_that_ends_the_test_in_one_process_ends_it_in_all(tmp_path: Pa
     errors = [process.communicate(timeout=100)[1] for process in started]
     assert [process.returncode for process in started] == [0, 0], errors
     first, second = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
-    assert first == second
-    for way, (stop, losses, restored) in first.items():
-        assert (stop, len(losses), restored) == (way, 3, True)
+    assert first["interrupted"] == second["interrupted"]
+    stop, losses, restored = first["interrupted"]
+    assert (stop, len(losses), restored) == ("interrupted", 3, True)
+    assert first["error"] == ["error", "the range test has failed in another process", True]
+    assert second["error"] == ["error", "the training raised StopIteration, though no batch was being taken", True]
+
+
+@pytest.mark.parametrize("place", ["loss_fn", "compute_loss", "train_on_batch", "evaluate", "a hook"])
+@pytest.mark.parametrize("finder", ["range_test", "find_bounds"])
+def test_something_exhausted_in_the_training_is_not_the_end_of_the_data(place: str, finder: str) -> None:
+    model = nn.Linear(6, 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    batches = list(loader())
+    before, left = trace(model, optimizer), iter(range(3))
+
+    def ends(*arguments: Any) -> Any:
+        next(left)
+        return model.weight.sum() if place.startswith(("loss", "compute")) else 1.0
+
+    options: dict[str, Any] = {"evaluate": lambda: 1.0, "loss_fn": nn.CrossEntropyLoss(), "total_steps": 1000}
+    if finder == "range_test":
+        options |= {"evaluate_every": 1}
+        del options["total_steps"]
+    if place == "a hook":
+        optimizer.register_step_post_hook(lambda *arguments: ends())
+    else:
+        options |= {"loss_fn": None} if place in ("compute_loss", "train_on_batch") else {}
+        options |= {place: ends}
+    with pytest.raises(RuntimeError, match="the training raised StopIteration"):
+        getattr(clr.torch, finder)(model, optimizer, loader=batches, **options)
+    assert trace(model, optimizer) == before
 
 
 # A training that fails, of each kind of model and optimizer

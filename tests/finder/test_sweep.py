@@ -163,6 +163,24 @@ def test_the_end_of_the_data_ends_the_test() -> None:
     assert (test.stop, len(test.losses)) == ("data", 5)
 
 
+@pytest.mark.parametrize("place", ["reset", "evaluate", "evaluate of a search", "reset of a search"])
+def test_only_the_step_may_end_the_data(place: str) -> None:
+    def step(lr: float) -> float:
+        return 1.0
+
+    def ends(*arguments: object) -> Any:
+        return next(iter(()))
+
+    calls: dict[str, Callable[[], object]] = {
+        "reset": lambda: clr.range_test(step, ends),
+        "evaluate": lambda: clr.range_test(step, evaluate=ends),
+        "evaluate of a search": lambda: clr.find_bounds(step, lambda seed: None, ends, total_steps=1000),
+        "reset of a search": lambda: clr.find_bounds(step, ends, lambda: 1.0, total_steps=1000),
+    }
+    with pytest.raises(RuntimeError, match="the training raised StopIteration, though no batch was being taken"):
+        calls[place]()
+
+
 def test_an_error_of_the_step_is_passed_on() -> None:
     with pytest.raises(ZeroDivisionError):
         clr.range_test(lambda lr: 1 / 0)

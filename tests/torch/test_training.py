@@ -219,10 +219,10 @@ def test_batches_are_moved_to_the_device() -> None:
 
     def compute_loss(model: Any, batch: Any) -> torch.Tensor:
         seen.append((batch["x"][0].device.type, batch["y"].device.type, batch["name"]))
-        raise StopIteration
+        raise KeyboardInterrupt
 
     batches = [{"x": [torch.ones(1, 2)], "y": torch.ones(1), "name": "a"}]
-    assert clr.torch.range_test(model, optimizer, loader=batches, compute_loss=compute_loss).stop == "data"
+    assert clr.torch.range_test(model, optimizer, loader=batches, compute_loss=compute_loss).stop == "interrupted"
     assert seen == [("meta", "meta", "a")]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, NoReturn
 
 from clr import checks, progress
 from clr.finder.curve import Divergence
@@ -146,7 +146,24 @@ def range_test(
     options = Options(
         min_lr, max_lr, num_steps, growth, diverge_at, time_limit, evaluate, evaluate_every, goal, repeats, progress
     )
-    return run(train_step, reset, options)
+    return run(ending(train_step), reset, options)
+
+
+def ending(train_step: Step) -> Step:
+    """A user's step that takes its own batches: StopIteration, which it raises at their end, ends the sweep."""
+
+    def step(rate: float) -> object:
+        try:
+            return train_step(rate)
+        except StopIteration:
+            raise EndOfSweep("data") from None
+
+    return step
+
+
+def no_end(error: StopIteration) -> NoReturn:
+    """Refuses to take for the end of the data what code of the user raises elsewhere, as Python does in generators."""
+    raise RuntimeError("the training raised StopIteration, though no batch was being taken") from error
 
 
 def run(step: Step, reset: Reset | None, options: Options) -> RangeTest:
@@ -188,8 +205,8 @@ class _Pass:
             if reset is not None:
                 reset(self._repeat)
             stop = self._over_the_rates()
-        except StopIteration:
-            stop = "data"
+        except StopIteration as error:
+            no_end(error)
         except EndOfSweep as end:
             stop = end.stop
         except KeyboardInterrupt:

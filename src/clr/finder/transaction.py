@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 from typing import Any, TypeVar
 
+from clr.finder.sweep import EndOfSweep
+
 V = TypeVar("V")
 
 
@@ -115,12 +117,14 @@ class Batches:
             self._loader._iterator = self._workers
 
     def next(self) -> Any:
-        """The next batch. Raises StopIteration if the loader has none even after a new start."""
+        """The next batch. Ends the sweep if the loader has none even after a new start."""
         if self._iterator is not None:
             for batch in self._iterator:
                 return batch
         self._iterator = iter(self._loader)
-        return next(self._iterator)
+        for batch in self._iterator:
+            return batch
+        raise EndOfSweep("data")
 
 
 def random_state() -> Callable[[], None]:

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import keras
 
 from clr import checks
+from clr.finder.sweep import EndOfSweep
 from clr.finder.transaction import Batches, Interrupts, guarded, put_back
 from clr.keras.data import Replicas, Samples, in_batches, unpacked
 from clr.keras.optimizers import inner
@@ -101,7 +102,7 @@ class Training:
         """The first batch, or None if there is none. The first update finds none either, and ends the test."""
         try:
             return unpacked(self._batches.next())
-        except StopIteration:
+        except EndOfSweep:
             return None
 
     def _build(self, batch: Any) -> None:

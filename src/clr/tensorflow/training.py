@@ -1,11 +1,12 @@
 """The training that a finder tries at rates of its own. See `Training`."""
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import tensorflow as tf
 
 from clr import checks
+from clr.finder.sweep import ending
 from clr.finder.transaction import Interrupts, guarded, random_state, seed_of, seed_random
 from clr.tensorflow.snapshot import Variables, stateful_random_state
 
@@ -23,7 +24,7 @@ class Training:
         checks.function("train_step", train_step)
         if not tf.executing_eagerly():
             raise RuntimeError("clr.tensorflow needs eager execution here; a tf.function may be the `train_step`.")
-        self._train_step = train_step
+        self._train_step = ending(train_step)
         self._variables = Variables(tf, variables)
         self._random_state = (random_state(), stateful_random_state(tf))
 
@@ -41,7 +42,7 @@ class Training:
     def update(self, rate: float) -> object:
         """Makes an update at the rate. Returns its loss, or None if there was no update."""
         self._interrupts.open()
-        loss = self._train_step(tf.constant(rate, tf.float32))
+        loss: Any = self._train_step(tf.constant(rate, tf.float32))
         if isinstance(loss, tf.distribute.DistributedValues):
             return sum(map(float, loss.values)) / len(loss.values)
         return loss
