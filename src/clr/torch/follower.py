@@ -18,7 +18,7 @@ from clr.torch.groups import (
     was_skipped,
 )
 
-_COUNT = "clr_updates"  # the key of a group in which the count of updates travels
+COUNT = "clr_updates"  # the key of a group in which the count of updates travels
 Mark = tuple[object, int | None]  # a rate, and how often it was written to if it is a tensor
 
 
@@ -77,9 +77,9 @@ class Follower:
         self._handles = [own.register_step_post_hook(self._after_update)]
         self._handles += [part.register_load_state_dict_post_hook(self._after_load) for part in loading]
         if before:
-            optimizer.param_groups[0][_COUNT] = count = before[-1]._updates
+            optimizer.param_groups[0][COUNT] = count = before[-1]._updates
             tell(f"the optimizer has a follower already. The new one replaces it, and goes on from {count}")
-        if _COUNT in optimizer.param_groups[0]:  # its state is loaded already
+        if COUNT in optimizer.param_groups[0]:  # its state is loaded already
             self._after_load(optimizer)
         else:
             self._apply(optimizer)
@@ -97,7 +97,7 @@ class Follower:
         for handle in self._handles:
             handle.remove()
         if optimizer is not None:
-            optimizer.param_groups[0].pop(_COUNT, None)
+            optimizer.param_groups[0].pop(COUNT, None)
 
     def get_last_lr(self) -> list[float]:
         """The rates of the last update, one for each group. Before the first update, the rates that it will have."""
@@ -122,13 +122,13 @@ class Follower:
 
     def _apply(self, optimizer: torch.optim.Optimizer) -> None:
         groups = optimizer.param_groups
-        groups[0][_COUNT] = self._updates
+        groups[0][COUNT] = self._updates
         self._plan.apply(groups, self._updates)
         self._written = [_mark(group) for group in groups]
 
     def _count(self, optimizer: torch.optim.Optimizer) -> int:
         # The one in the optimizer counts, since a range test or a loaded state may have put it back.
-        count: int = optimizer.param_groups[0].get(_COUNT, self._updates)
+        count: int = optimizer.param_groups[0].get(COUNT, self._updates)
         return count
 
     @torch.compiler.disable
@@ -164,11 +164,11 @@ class Follower:
         optimizer = self._optimizer()
         if optimizer is None:
             return
-        count = optimizer.param_groups[0].get(_COUNT)
+        count = optimizer.param_groups[0].get(COUNT)
         if count is None:
             tell(f"the state has no count of updates; it goes on from {self._updates}")
         else:
-            self._updates = checks.step(_COUNT, count)
+            self._updates = checks.step(COUNT, count)
         self._apply(optimizer)
 
 
