@@ -39,6 +39,19 @@ def test_a_timm_cycle_decay_at_a_lower_bound_above_0_multiplies_the_rate() -> No
     assert [own(step) for step in (0, 50, 100)] == pytest.approx([0.1, 0.06, 0.04])
 
 
+def test_an_ignite_multiplier_of_the_end_value_at_a_start_value_above_0_multiplies_the_rate() -> None:
+    lowest, highest, multiplier, size = 0.002, 0.01, 0.5, 20
+    peaks = [highest * multiplier**cycle for cycle in range(3)]  # the last is above the start value still
+    parts = [clr.triangular(lowest, peak, size // 2) for peak in peaks]
+    joined = clr.join(parts, boundaries=[size, 2 * size])
+    for step in range(3 * size):
+        cycle, at = divmod(step, size)
+        expected = peaks[cycle] + (lowest - peaks[cycle]) * abs(1 - 2 * at / size)
+        assert joined(step) == pytest.approx(expected, rel=1e-12)
+    own = clr.cyclic(lowest, highest, size // 2, mode="peak_decay", peak_decay=multiplier)  # multiplies the height
+    assert [own(step) for step in (10, 30, 50)] == pytest.approx([0.01, 0.006, 0.004])
+
+
 def test_a_reset_of_bckenstlers_callback_with_new_bounds_is_a_join() -> None:
     def rate(iteration: int, base_lr: float, max_lr: float, step_size: int) -> float:
         cycle = math.floor(1 + iteration / (2 * step_size))
