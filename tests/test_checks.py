@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Callable
 from fractions import Fraction  # noqa: F401  # for the calls
 from typing import Any, Literal
 
@@ -419,6 +420,28 @@ TABLE: list[tuple[str, type[Exception], str]] = [
     ("clr.warmup(within(RAMP, 49), 5)", ValueError, NESTED),
     ("clr.join([RAMP, within(RAMP, 49)])", ValueError, NESTED.replace("schedule", "schedules[1]", 1)),
 ]
+
+
+def _train(schedule: Any, seed: int, total_steps: int) -> Any:
+    yield total_steps, {f"metric {number}": 1.0 for number in range(2000)}
+
+
+MANY = {f"schedule {number}": clr.constant(0.1) for number in range(1000)}
+SHORT: dict[str, Callable[[], object]] = {
+    "a name among 1,000": lambda: clr.compare(_train, MANY, before={"other": 3}, total_steps=1, workers=0),
+    "a metric among 2,000": lambda: clr.compare(_train, {"a": 0}, metric="b", seeds=1, total_steps=1, workers=0),
+    "a long name of a class": lambda: clr.constant(type("Long" * 10_000, (Silent,), {})()),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("case", SHORT)
+def test_a_message_is_short_and_says_what_came(case: str) -> None:
+    with pytest.raises((TypeError, ValueError)) as caught:
+        SHORT[case]()
+    message = str(caught.value)
+    assert len(message) < 1000
+    assert re.match("`(before|metric|lr)` must be ", message)
+    assert re.search(r"Received: ('other'|'b'|<Long.* \(40002 characters\))\.$", message)
 
 
 @pytest.mark.parametrize(("call", "error", "message"), TABLE)

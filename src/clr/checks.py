@@ -64,7 +64,12 @@ def shown(value: object) -> str:
         text = repr(value)
     except Exception:  # of an object's own repr, of an integer of too many digits, or of lists too deep in each other
         size = f" of {value.bit_length()} bits" if isinstance(value, int) else ""
-        return f"<{type(value).__name__}{size}>"
+        text = f"<{type(value).__name__}{size}>"
+    return _cut(text)
+
+
+def _cut(text: str) -> str:
+    """``text`` without its middle if it is long."""
     if len(text) <= _LONGEST:
         return text
     return f"{text[: _LONGEST - 100]}...{text[-50:]} ({len(text)} characters)"
@@ -184,7 +189,7 @@ def choice(name: str, value: object, allowed: Iterable[str]) -> str:
     """One of a few known names."""
     if not isinstance(value, str) or value not in allowed:
         error = ValueError if isinstance(value, str) else TypeError
-        fail(error, name, "choice", value, allowed=", ".join(map(repr, allowed)))
+        fail(error, name, "choice", value, allowed=_cut(", ".join(map(repr, allowed))))
     return str.__str__(value)
 
 

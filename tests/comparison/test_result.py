@@ -160,6 +160,20 @@ def test_what_it_found_in_other_forms(tmp_path: Path) -> None:
     assert all(word in text for word in ("fixed", "low", "cyclic", "loss: smaller is better", final, "mean of fixed"))
 
 
+def test_no_name_is_a_formula_in_a_spreadsheet() -> None:
+    names = ["=1+1", "'=1+1", "''-a", "+a", "-a", "@a", "\uff1d1+1", "'a", "a;=1+1", 'a","=1+1', "1"]
+    shown = ["'=1+1", "''=1+1", "'''-a", "'+a", "'-a", "'@a", "'\uff1d1+1", "'a", "a;=1+1", 'a","=1+1', "1"]
+    result = clr.Comparison.of([run(name, 0, (40, -0.5)) for name in names], {})
+    text = result.to_csv()
+    read = list(csv.DictReader(io.StringIO(text)))
+    assert [row["schedule"] for row in read] == shown
+    assert [re.sub("^'('*[=+@\uff1d-])", r"\1", name) for name in shown] == names
+    assert all(line.startswith('"') for line in text.splitlines())  # so that no other separator cuts a name
+    assert {row["final"] for row in read} == {"-0.5"}
+    (row,) = csv.DictReader(io.StringIO(clr.Comparison.of(result.runs[:2], {}).to_csv("differences")))
+    assert (row["schedule"], row["against"]) == ("''=1+1", "'=1+1")
+
+
 def test_every_number_has_its_interval(tmp_path: Path) -> None:
     curves = [((10, 0.5), (50, 0.8), (100, 0.7)), ((10, 0.3), (20, 0.5), (100, 0.9))]
     name = "fixed, two drops"

@@ -26,7 +26,8 @@ SHOWN = [
 # Names that look like others, or like nothing, or that no file, page or terminal can take.
 REFUSED = [
     "", " ", " a", "a ", "a  b", "a\nb", "a\tb", "a\rb", "a\0b", "\x1b[2J", "\x7f", "a\u200bb", "\u202eabc", "a\u00a0b",
-    "\ufeffa", "a\u2028b", "\udcff", "data-\ud800.csv", "x" * 101, "x" * 10**5,
+    "\ufeffa", "a\u2028b", "\udcff", "data-\ud800.csv", "x" * 101, "x" * 10**5, "\u3164", "\u115f", "\u2800", "\ufe0f",
+    "\u2800 \u2800",
 ]  # fmt: skip
 
 
@@ -103,6 +104,13 @@ def test_a_name_that_cannot_be_told_from_others_is_refused(tmp_path: Path, name:
     (run,) = clr.compare(misnamed, {"a": clr.constant(0.1)}, **options).runs
     assert run.state == "failed"
     assert "`metric` must be a name of 1 to 100" in str(run.error)
+
+
+@pytest.mark.parametrize("alike", ["cos\u3164", "\u115fcos", "c\u2800os", "cos\ufe0f", "\uff43os"], ids=ascii)
+def test_names_that_look_alike_are_refused(alike: str) -> None:
+    with pytest.raises(ValueError, match="names that look different") as found:
+        clr.compare(train, dict.fromkeys(("cos", alike), clr.constant(0.1)), seeds=1, total_steps=5, workers=0)
+    assert ascii(alike) in str(found.value)
 
 
 def test_any_text_in_runs_of_other_origin_is_shown_with_escapes(tmp_path: Path) -> None:

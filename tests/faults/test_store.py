@@ -527,3 +527,4 @@ def test_a_file_that_is_truncated_meanwhile_loses_no_run(tmp_path: Path) -> None
             reuse=True,
         )
     assert len(caught.value.runs) == 3
+    assert ".recover` may save some of its runs. A copy with all 3 runs is " in str(caught.value)

@@ -4,12 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-from unicodedata import normalize
 
 from clr import checks
 from clr.comparison.find_bounds import find_bounds
 from clr.comparison.result import Comparison, metrics_of
-from clr.comparison.runs import ENGINES, NAME, REFUSED, Job, Key, Run, Train, versions
+from clr.comparison.runs import ENGINES, NAME, REFUSED, Job, Key, Run, Train, seen, versions
 from clr.comparison.runs import name as named
 from clr.finder.result import RangeTest
 from clr.progress import bar, say
@@ -193,12 +192,12 @@ def _check_names(schedules: object) -> None:
         checks.fail(TypeError, "schedules", _NAMES, schedules)
     if not schedules:
         checks.fail(ValueError, "schedules", _NAMES, schedules)
-    seen: dict[str, str] = {}
+    known: dict[str, str] = {}
     for own in schedules:
         named("schedules", own, _NAMES)
-        alike = seen.setdefault(normalize("NFKC", own), own)
+        alike = known.setdefault(seen(own), own)
         if alike != own:
-            raise ValueError(f"`schedules` must have names that look different. Received: {alike!r} and {own!r}.")
+            raise ValueError(f"`schedules` must have names that look different. Received: {alike!a} and {own!a}.")
 
 
 def _numbers(name: str, values: Any, low: int) -> list[int]:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -27,6 +28,7 @@ LEVEL, RESAMPLES = 0.95, 10_000
 Interval = tuple[float, float] | None
 Goal = Literal["min", "max"]
 Part = Literal["results", "differences"]
+_FORMULA = re.compile("'*[=+@\uff1d\uff0b\uff20\uff0d-]")  # how a cell begins that a spreadsheet computes
 _MANY = 4  # schedules, above which a person is shown no pair but those with the best constant one
 
 
@@ -273,13 +275,16 @@ class Comparison:
     def to_csv(self, part: Part = "results") -> str:
         """The rows as CSV, each interval in two columns.
 
+        A name that begins with ``=``, ``+``, ``-`` or ``@`` has an apostrophe before it, so that no spreadsheet takes
+        it for a formula; where there are apostrophes already, it is one more. Without the first one it is the name.
+
         Args:
             part: Those of ``"results"`` or of ``"differences"``.
         """
         out = io.StringIO()
         rows = [_flat(row) for row in self._part(part)]
         if rows:
-            writer = csv.DictWriter(out, rows[0], lineterminator="\n")
+            writer = csv.DictWriter(out, rows[0], quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
         return out.getvalue()
@@ -440,5 +445,5 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
             low, high = value or ("", "")
             flat |= {name.replace("interval", "low"): low, name.replace("interval", "high"): high}
         else:
-            flat[name] = value
+            flat[name] = f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
     return flat

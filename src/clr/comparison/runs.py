@@ -1,12 +1,14 @@
 """A training under one schedule with one seed and budget: what is to be done, and what came of it."""
 
 import platform
+import re
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from unicodedata import normalize
 
 from clr import checks
 from clr.finder.result import HUGE
@@ -16,8 +18,12 @@ from clr.version import __version__
 FRAMEWORKS = ("numpy", "torch", "tensorflow", "keras", "jax", "optax", "sklearn", "ray")
 STATES = ("finished", "diverged", "failed")
 REFUSED = "refused"  # the state of a run that ends the comparison, and is not kept
-NAME = "a name of 1 to 100 printable characters, with single spaces between its words"
+NAME = "a name of 1 to 100 printable characters, not all invisible, with single spaces between its words"
 _LONGEST = 20_000  # characters of an error
+# Signs that are drawn as nothing, though Unicode counts them as letters, marks or symbols.
+_UNSEEN = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
 ENGINES = ("local", "ray")
 Key = tuple[str, int, int]
 Train = Callable[[Any, int, int], Iterable[tuple[int, Mapping[str, Any]]]]
@@ -86,7 +92,8 @@ def perform(
             at = checks.whole("step", int(step))
             values = {name("metric", str(own)): returned_float("train", value) for own, value in metrics.items()}
             if not records and metric is not None and metric not in values:
-                state, error = REFUSED, f"`metric` must be in the first record of `train`, which has {[*values]}."
+                rule = "`metric` must be in the first record of `train`, which has"
+                state, error = REFUSED, f"{rule} {checks.shown([*values])}."
                 break
             records.append((at, values))
             on_step(at)
@@ -107,9 +114,14 @@ def name(argument: str, value: object, rule: str = NAME) -> str:
     """A name that people can read, and tell from others, in a table and on a page."""
     if not isinstance(value, str):
         checks.fail(TypeError, argument, rule, value)
-    if not (0 < len(value) <= 100 and value.isprintable() and value == " ".join(value.split())):
+    if not (len(value) <= 100 and value.isprintable() and value == " ".join(value.split()) and seen(value)):
         checks.fail(ValueError, argument, rule, value[:120])
     return value
+
+
+def seen(text: str) -> str:
+    """What of a text can be seen. Texts that look alike give the same."""
+    return " ".join(_UNSEEN.sub("", normalize("NFKC", text)).split())
 
 
 def clean(text: str, kept: str = "") -> str:

@@ -309,7 +309,7 @@ class Store:
     def _damaged(self) -> ValueError:
         return ValueError(
             f"{self._path} is not the file of a comparison, or is damaged. `sqlite3 {self._path.name} .recover` may "
-            "save some of its runs."
+            "save some of its runs"
         )
 
 
