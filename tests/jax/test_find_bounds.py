@@ -88,6 +88,49 @@ def test_modules_of_flax_nnx_get_back_what_they_held() -> None:
     assert 1e-3 < found.bounds().max_lr < 2
 
 
+def test_the_state_of_the_winner_can_be_kept() -> None:
+    state = start()
+    before = jax.tree.map(np.asarray, state)
+    limits = LIMITS | {"budget": 500}
+    found, kept = clr.jax.find_bounds(update, state, BATCHES, evaluate, **limits, keep="winner")
+    jax.tree.map(np.testing.assert_array_equal, before, jax.tree.map(np.asarray, state))
+    assert found == clr.jax.find_bounds(update, state, BATCHES, evaluate, **limits)
+    assert found.winner is not None
+    assert found.trials[-1] is not found.winner
+    assert float(evaluate(kept)) == found.winner.score
+    assert int(kept[1].count) == found.winner.num_steps
+
+
+def test_objects_hold_what_the_winner_has_left_in_them() -> None:
+    weights = nnx.Param(jnp.full(6, 0.5))
+
+    def train(state: Any, rows: Any, lr: jax.Array) -> tuple[Any, jax.Array]:
+        loss, gradient = jax.value_and_grad(loss_of)(state[...], jnp.asarray(rows))
+        state[...] = state[...] - lr * gradient
+        return state, loss
+
+    def held_out(state: Any) -> jax.Array:
+        return loss_of(state[...], np.arange(192, 256))
+
+    limits = LIMITS | {"budget": 500}
+    found, kept = clr.jax.find_bounds(train, weights, BATCHES, held_out, **limits, keep="winner")
+    assert kept is weights
+    assert found.trials[-1] is not found.winner
+    assert found.winner is not None
+    assert float(held_out(weights)) == found.winner.score
+
+
+def test_where_nobody_wins_the_state_is_as_before() -> None:
+    state = start()
+
+    def interrupted(state: Any, rows: Any, lr: jax.Array) -> tuple[Any, jax.Array]:
+        raise KeyboardInterrupt
+
+    found, kept = clr.jax.find_bounds(interrupted, state, BATCHES, evaluate, **LIMITS, keep="winner")
+    assert found.winner is None
+    assert kept is state
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
@@ -96,6 +139,7 @@ def test_modules_of_flax_nnx_get_back_what_they_held() -> None:
         ({"update": 1}, "`update` must"),
         ({"evaluate": 1}, "`evaluate` must"),
         ({"total_steps": 0}, "`total_steps` must"),
+        ({"keep": "best"}, "`keep` must"),
     ],
 )
 def test_bad_arguments_are_named(changed: dict[str, Any], message: str) -> None:

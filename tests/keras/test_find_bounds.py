@@ -8,7 +8,7 @@ import pytest
 
 import clr
 from tests.keras.models import WARNS_OF_COPIES
-from tests.keras.transactions import X, Y, fit, start, trace
+from tests.keras.transactions import TARGETS, X, Y, fit, linear, start, trace
 
 pytestmark = WARNS_OF_COPIES
 LIMITS: dict[str, Any] = {"total_steps": 300, "budget": 250, "batch_size": 8}
@@ -77,6 +77,29 @@ def test_held_out_samples_are_not_trained_on() -> None:
     assert len(seen) == 30
 
 
+@pytest.mark.parametrize("has_schedule", [False, True])
+def test_the_winner_can_be_kept(has_schedule: bool) -> None:
+    schedule = clr.keras.LearningRateSchedule(clr.triangular(0.1, 0.25, 50))
+    rate = schedule if has_schedule else 0.25
+    parts = LIMITS | {"budget": 1200, "data": X[:32], "y": TARGETS[:32], "validation": (X[32:], TARGETS[32:])}
+    without, model = (linear(keras.optimizers.SGD(rate, momentum=0.9)) for _ in range(2))
+    expected = clr.keras.find_bounds(without, **parts)
+    found = clr.keras.find_bounds(model, **parts, keep="winner")
+    assert found == expected
+    assert found.winner is not None
+    assert found.trials[-1] is not found.winner  # so that it had to be copied
+    assert float(model.evaluate(X[32:], TARGETS[32:], verbose=0)) == pytest.approx(found.winner.score, rel=1e-6)
+    assert int(model.optimizer.iterations) == found.winner.num_steps
+    assert float(model.optimizer.learning_rate) == pytest.approx(
+        schedule(found.winner.num_steps) if has_schedule else 0.25
+    )
+    assert model.optimizer._learning_rate is (schedule if has_schedule else model.optimizer.learning_rate)
+    before = model.get_weights()[0]
+    fit(model, 1)  # goes on from there
+    assert int(model.optimizer.iterations) == found.winner.num_steps + 5
+    assert not np.array_equal(model.get_weights()[0], before)
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
@@ -89,6 +112,7 @@ def test_held_out_samples_are_not_trained_on() -> None:
         ({"goal": "max"}, "takes `goal` with `evaluate`"),
         ({"validation": None, "evaluate": 1}, "`evaluate` must"),
         ({"total_steps": 0}, "`total_steps` must"),
+        ({"keep": "best"}, "`keep` must"),
         ({"model": 1}, "`model` must"),
     ],
 )

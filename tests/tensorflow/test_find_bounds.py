@@ -90,10 +90,34 @@ def test_all_trials_begin_with_the_same_variables() -> None:
     assert begins == [18.0] * len(begins)
 
 
+def test_the_winner_can_be_kept() -> None:
+    own, other, limits = Training(), Training(), LIMITS | {"budget": 500}
+    found = clr.tensorflow.find_bounds(own.step, own.variables, own.evaluate, **limits, keep="winner")
+    assert found == clr.tensorflow.find_bounds(other.step, other.variables, other.evaluate, **limits)
+    assert found.winner is not None
+    assert found.trials[-1] is not found.winner  # so that it had to be copied
+    assert float(own.evaluate()) == found.winner.score
+    assert own.state()[1] != other.state()[1]  # the momentum too
+
+
+def test_where_nobody_wins_the_variables_are_as_before() -> None:
+    own = Training()
+    before = own.state()
+
+    def interrupted(rate: tf.Tensor) -> tf.Tensor:
+        own.step(rate)
+        raise KeyboardInterrupt
+
+    found = clr.tensorflow.find_bounds(interrupted, own.variables, own.evaluate, **LIMITS, keep="winner")
+    assert found.winner is None
+    assert own.state() == before
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
         ({"total_steps": 0}, "`total_steps` must"),
+        ({"keep": "best"}, "`keep` must"),
         ({"budget": 5}, "`budget` must"),
         ({"goal": "low"}, "`goal` must"),
         ({"evaluate": 1}, "`evaluate` must"),

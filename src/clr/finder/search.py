@@ -8,7 +8,7 @@ around the best (successive halving: Karnin et al. 2013; Jamieson and Talwalkar 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 from clr import checks, progress
 from clr.finder import sweep
@@ -28,6 +28,8 @@ DIVERGED = 3.0  # the rise of the loss above its start, in times of its fall, th
 Step = Callable[[float], object]
 Reset = Callable[[int], object]
 OnBest = Callable[[], object]
+C = TypeVar("C")
+KEEPS = ("start", "winner")
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,19 @@ def check_judge(validation: object, evaluate: object, goal: str) -> None:
         checks.function("evaluate", evaluate)
     elif goal != "min":
         raise TypeError("find_bounds takes `goal` with `evaluate`; a loss is best when it is smallest.")
+
+
+class Winner(Generic[C]):
+    """What ``copy`` returned after the trial that is the best so far: one copy, or none before there is a trial."""
+
+    def __init__(self, copy: Callable[[], C]) -> None:
+        self._copy = copy
+        self.copies: list[C] = []
+
+    def __call__(self) -> None:
+        """Takes the copy of a new best trial."""
+        self.copies.clear()  # first, so that there is one at a time
+        self.copies.append(self._copy())
 
 
 def run(

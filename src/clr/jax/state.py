@@ -37,9 +37,10 @@ class State(Generic[S]):
             held.copy(repeat)
         return self._copied(repeat)
 
-    def restore(self) -> None:
-        """Puts what changes in place back to what it was."""
+    def restore(self) -> S:
+        """Puts what changes in place back to what it was. Returns the caller's state."""
         put_back(*[held.restore for held in self._held])
+        return self._state
 
     def _copied(self, repeat: int) -> S:
         result: S = jax.tree.map(lambda leaf: _value(leaf, repeat), self._state, is_leaf=_changes)

@@ -58,6 +58,10 @@ class Training(Generic[S, B]):
         self.state, loss = result
         return loss
 
+    def kept(self) -> State[S]:
+        """The present state, which can be restored after `run`."""
+        return State(self.state)
+
     def _started(self, body: Callable[[], V], interrupts: Interrupts) -> V:
         self._interrupts = interrupts
         return body()

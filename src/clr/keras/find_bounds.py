@@ -24,6 +24,7 @@ def find_bounds(
     budget: int | None = None,
     evaluate: Callable[[], object] | None = None,
     goal: Literal["min", "max"] = "min",
+    keep: Literal["start", "winner"] = "start",
     sample_weight: object = None,
     class_weight: dict[int, float] | None = None,
     batch_size: int = 32,
@@ -50,6 +51,9 @@ def find_bounds(
         evaluate: Use it in place of ``validation``: a function that returns a held-out loss or metric, say
             ``lambda: model.evaluate(x_val, y_val, verbose=0)[1]``.
         goal: Whether a smaller (``"min"``) or a larger (``"max"``) value of ``evaluate`` is better.
+        keep: What the model and its optimizer are at the end: as at the ``"start"``, or as after the trial that won
+            (``"winner"``), so that its updates are not lost. That takes the memory of a second copy. The optimizer's
+            ``iterations`` are then those of the trial; its rate is as before.
         sample_weight: A weight for each sample, if ``data`` is arrays.
         class_weight: A weight for each class, as in ``fit``.
         batch_size: Samples in a batch, if ``data`` is arrays.
@@ -80,6 +84,7 @@ def find_bounds(
     0
     """
     options = Options(total_steps, budget, goal, min_lr, max_lr, progress)
+    checks.choice("keep", keep, search.KEEPS)
     search.check_judge(validation, evaluate, goal)
     for name, own in (("data", data), ("validation", validation)):
         if isinstance(own, Iterator):  # trials would see different batches
@@ -100,7 +105,12 @@ def find_bounds(
         also=also,
     )
     judge = evaluate or (lambda: _loss(model, validation, batch_size))
-    return training.run(lambda: search.run(training.update, training.restart, judge, options))
+    winner = search.Winner(training.kept)
+    on_best = winner if keep == "winner" else None
+    found = training.run(lambda: search.run(training.update, training.restart, judge, options, on_best))
+    for kept in winner.copies:
+        training.go_on(kept)
+    return found
 
 
 def _loss(model: keras.Model, validation: Any, batch_size: int) -> float:

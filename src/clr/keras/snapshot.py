@@ -103,6 +103,10 @@ class Rate:
         else:
             self._variable.assign(value)
 
+    def kept(self) -> Callable[[], object]:
+        """A function that sets the optimizer's own rate to what it is now; one that has a schedule keeps that."""
+        return partial(self.set, float(_content(_cells(self._own)[0]))) if self._is_own else lambda: None
+
     def leave(self) -> None:
         """Gives the optimizer its schedule back."""
         if not self._is_own:

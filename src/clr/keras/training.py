@@ -1,14 +1,15 @@
 """The training that a finder tries at rates of its own. See `Training`."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
 from typing import Any, TypeVar
 
 import keras
 
 from clr import checks
 from clr.finder.sweep import EndOfSweep
-from clr.finder.transaction import Batches, Interrupts, guarded, put_back
+from clr.finder.transaction import Batches, Interrupts, guarded, put_back, uninterrupted
 from clr.keras.data import Replicas, Samples, in_batches, unpacked
 from clr.keras.optimizers import inner
 from clr.keras.snapshot import Rate, Snapshot, Unbuilt, count_of, randomness
@@ -39,7 +40,9 @@ class Training:
             checks.fail(TypeError, "model", "a keras.Model", model)
         if getattr(model, "optimizer", None) is None:
             raise ValueError("`model` must be compiled with an optimizer.")
-        self._model, self._class_weight, self._data = model, class_weight, data
+        self._model, self._data = model, data
+        self._class_weight = _checked_weights(class_weight)
+        checks.flag("shuffle", shuffle)
         self._also = checks.sequence("also", also)
         self._samples = None
         if y is not None or hasattr(data, "shape") or isinstance(data, dict):
@@ -83,6 +86,15 @@ class Training:
         # A gradient may overflow because its scale is too high; a loss that is not finite has no such excuse.
         return None if skipped and math.isfinite(mean) else mean
 
+    def kept(self) -> Snapshot:
+        """A copy of the present state. See `go_on`."""
+        return Snapshot(self._model, self._model.optimizer, self._also, self._data)
+
+    def go_on(self, kept: Snapshot) -> None:
+        """After `run`, puts the model and its optimizer, but for its rate, into a state that was kept in it."""
+        with uninterrupted():
+            put_back(kept.rewind, self._rate.kept())
+
     def _started(self, body: Callable[[], V], interrupts: Interrupts) -> V:
         self._interrupts = interrupts
         self._batches.restart()
@@ -90,7 +102,7 @@ class Training:
         interrupts.close()  # Keras could not go on with an optimizer that is half built
         if batch is not None:
             self._build(batch)
-        self._snapshot = Snapshot(self._model, self._model.optimizer, self._also, self._data)
+        self._snapshot = self.kept()
         with self._replicas.scope():
             self._rate.settle()
         interrupts.open()
@@ -129,6 +141,16 @@ class Training:
             put_back(*self._random_state)
         else:
             put_back(self._snapshot.restore, self._snapshot.restore_gradients)
+
+
+def _checked_weights(class_weight: object) -> Mapping[int, float] | None:
+    """A weight for each class, as Keras takes them."""
+    rule = "None or a dict with a weight for the number of each class"
+    if class_weight is None:
+        return None
+    if not isinstance(class_weight, Mapping) or not all(isinstance(own, Integral) for own in class_weight):
+        checks.fail(TypeError, "class_weight", rule, class_weight)
+    return {int(own): checks.number(f"class_weight[{own}]", part, "finite") for own, part in class_weight.items()}
 
 
 def _needs_targets(model: keras.Model) -> bool:

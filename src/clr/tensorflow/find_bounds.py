@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 from clr import checks
 from clr.finder import search
 from clr.finder.search import Options
+from clr.finder.transaction import put_back, uninterrupted
 from clr.finder.trials import Search
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ def find_bounds(
     total_steps: int,
     budget: int | None = None,
     goal: Literal["min", "max"] = "min",
+    keep: Literal["start", "winner"] = "start",
     min_lr: float = 1e-7,
     max_lr: float = 10.0,
     progress: bool | None = None,
@@ -37,6 +39,8 @@ def find_bounds(
         total_steps: The length of the training that the bounds are for, in updates.
         budget: How many updates the search may make, as in `clr.find_bounds`.
         goal: Whether a smaller (``"min"``) or a larger (``"max"``) value of ``evaluate`` is better.
+        keep: What the variables hold at the end: what they held at the ``"start"``, or after the trial that won
+            (``"winner"``), so that its updates are not lost. That takes the memory of a second copy.
         min_lr: The first rate of the range test. By default 1e-7.
         max_lr: The last rate of the range test. By default 10. Trials may go beyond it.
         progress: Whether to show a progress bar on the standard error stream. By default it shows where that is a
@@ -80,6 +84,12 @@ def find_bounds(
         ) from error
 
     options = Options(total_steps, budget, goal, min_lr, max_lr, progress)
+    checks.choice("keep", keep, search.KEEPS)
     checks.function("evaluate", evaluate)
     training = Training(train_step, variables)
-    return training.run(lambda: search.run(training.update, training.restart, evaluate, options))
+    winner = search.Winner(training.kept)
+    on_best = winner if keep == "winner" else None
+    found = training.run(lambda: search.run(training.update, training.restart, evaluate, options, on_best))
+    with uninterrupted():
+        put_back(*winner.copies)
+    return found

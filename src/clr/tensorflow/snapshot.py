@@ -36,6 +36,11 @@ class Variables:
         """Puts all back. In a repeat, generators get another seed."""
         put_back(*[partial(cell.assign, reseeded(cell, array, repeat)) for cell, array in self._copies])
 
+    def kept(self) -> Callable[[], None]:
+        """A function that puts all variables to what they hold now."""
+        present = [(cell, cell.numpy()) for cell, _ in self._copies]
+        return partial(put_back, *[partial(cell.assign, array) for cell, array in present])
+
     def creator(self, next_creator: Callable[..., "tf.Variable"], **arguments: object) -> "tf.Variable":
         """Makes a variable and keeps what it starts with."""
         variable = next_creator(**arguments)

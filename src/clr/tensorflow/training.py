@@ -47,6 +47,10 @@ class Training:
             return sum(map(float, loss.values)) / len(loss.values)
         return loss
 
+    def kept(self) -> Callable[[], None]:
+        """A function that puts the variables to what they hold now, after `run`."""
+        return self._variables.kept()
+
     def _started(self, body: Callable[[], V], interrupts: Interrupts) -> V:
         self._interrupts = interrupts
         interrupts.close()  # the scope is entered and left as a whole
