@@ -430,7 +430,7 @@ MANY = {f"schedule {number}": clr.constant(0.1) for number in range(1000)}
 SHORT: dict[str, Callable[[], object]] = {
     "a name among 1,000": lambda: clr.compare(_train, MANY, before={"other": 3}, total_steps=1, workers=0),
     "a metric among 2,000": lambda: clr.compare(_train, {"a": 0}, metric="b", seeds=1, total_steps=1, workers=0),
-    "a long name of a class": lambda: clr.constant(type("Long" * 10_000, (Silent,), {})()),  # type: ignore[arg-type]
+    "a long name of a class": lambda: clr.constant(type("Long" * 10_000, (Silent,), {})()),
 }
 
 

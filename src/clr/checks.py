@@ -330,5 +330,5 @@ def keys(data: Mapping[str, Any], names: Iterable[str], what: str) -> None:
     """The keys of saved data, and no others."""
     names = list(names)
     if set(data) != set(names):
-        received = shown(list(data)).strip("[]")
+        received = shown(list(data)).strip("[]") or "none"
         raise ValueError(f"{what} must have the keys {', '.join(map(repr, names))}. Received: {received}.")

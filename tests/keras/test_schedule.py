@@ -136,6 +136,16 @@ def test_a_schedule_from_its_config() -> None:
     assert keras.saving.deserialize_keras_object(whole)._learning_rate.schedule == schedule.schedule
 
 
+@pytest.mark.parametrize(("config", "received"), [({}, "none"), ({"schedule": {}}, "'schedule'"), (5, "5")])
+def test_a_config_says_what_it_must_have(config: Any, received: str) -> None:
+    with pytest.raises((TypeError, ValueError)) as caught:
+        clr.keras.LearningRateSchedule.from_config(config)
+    rule = "the config of a schedule must have the keys 'schedule', 'gradient_accumulation_steps'"
+    if config == 5:
+        rule = "`config` must be a dict with the data that was saved"
+    assert str(caught.value) == f"{rule}. Received: {received}."
+
+
 @pytest.mark.parametrize("each", [1, 3])
 @pytest.mark.parametrize(("step", "error"), [(True, TypeError), (None, TypeError), (3.5, ValueError), (-1, ValueError)])
 def test_what_is_no_step_is_refused(each: int, step: Any, error: type[Exception]) -> None:

@@ -78,7 +78,13 @@ class LearningRateSchedule(keras.optimizers.schedules.LearningRateSchedule):  # 
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "LearningRateSchedule":
-        """The schedule that `get_config` described."""
+        """The schedule that `get_config` described.
+
+        Raises:
+            TypeError, ValueError: The data is not that of a schedule.
+        """
+        names = ("schedule", "gradient_accumulation_steps")
+        checks.keys(checks.mapping("config", config), names, "the config of a schedule")
         return cls(from_dict(config["schedule"]), config["gradient_accumulation_steps"])
 
     def __repr__(self) -> str:
