@@ -31,7 +31,7 @@ def test_a_training_step_of_the_user_is_refused_where_there_may_be_several_proce
     command = [sys.executable, "-c", ALONE, str(tmp_path / "meeting")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
     assert done.stdout == (
-        "`train_on_batch` is not supported under DistributedDataParallel, where all processes must agree when one "
+        "`train_on_batch` is not supported where several processes train one model, for all must agree when one "
         "fails. Use `loss_fn` or `compute_loss`.\n"
     ), done.stderr[-2000:]
 
@@ -104,7 +104,7 @@ def test_several_processes(size: int, tmp_path: Path) -> None:
             "limit": "ValueError: `time_limit` must be",
             "metric": "TypeError: `evaluate` must be a function",
             "also": "TypeError: `also` must be a list of things with `state_dict` and `load_state_dict`",
-            "own step": "ValueError: `train_on_batch` is not supported under DistributedDataParallel",
+            "own step": "ValueError: `train_on_batch` is not supported where several processes train one model",
         }.items():
             assert failures.pop(place).startswith(message)
         assert not failures

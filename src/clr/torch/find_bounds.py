@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import distributed, nn
 from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, Subset
 
 from clr import checks
@@ -14,7 +14,7 @@ from clr.finder.search import Options
 from clr.finder.transaction import put_back, uninterrupted
 from clr.finder.trials import Search
 from clr.torch import groups
-from clr.torch.ddp import Processes
+from clr.torch.processes import Processes
 from clr.torch.snapshot import Snapshot, Stateful, counts, generators
 from clr.torch.training import Training
 
@@ -40,6 +40,7 @@ def find_bounds(
     device: torch.device | str | None = None,
     snapshot_device: torch.device | str | None = None,
     also: Sequence[Stateful] = (),
+    process_group: distributed.ProcessGroup | None = None,
     min_lr: float = 1e-7,
     max_lr: float = 10.0,
     progress: bool | None = None,
@@ -74,12 +75,13 @@ def find_bounds(
         device: Where batches go. By default where the model is.
         snapshot_device: Where to keep the copy. By default beside the original.
         also: Other things to put back that have a ``state_dict`` and a ``load_state_dict``.
+        process_group: As in `clr.torch.range_test`.
         min_lr: The first rate of the range test.
         max_lr: The last rate of the range test.
         progress: Whether to show a progress bar.
 
-    In `DistributedDataParallel` every process must call this with the same options. All decide by the mean over the
-    processes, so all find the same bounds.
+    Where several processes train one model, every one must call this with the same options, as for
+    `clr.torch.range_test`. All decide by the mean over the processes, so all find the same bounds.
 
     Raises:
         TypeError, ValueError: An argument makes no sense.
@@ -98,7 +100,7 @@ def find_bounds(
     True
     >>> scheduler = clr.torch.LRScheduler(optimizer, found.schedule("one_cycle"))
     """
-    processes = Processes(model)
+    processes = Processes(model, process_group)
     with processes:  # which tells all processes of a bad argument in one
         options = Options(total_steps, budget, goal, min_lr, max_lr, progress)
         checks.choice("keep", keep, ("start", "winner"))
@@ -176,7 +178,9 @@ def _parts(loader: object, part: float, many: bool) -> tuple[DataLoader[Any], Da
     if not 0 < part < 1:
         checks.fail(ValueError, "validation", _VALIDATION, part)
     if many:
-        raise ValueError("under DistributedDataParallel `validation` must be a loader, for each process has its rows.")
+        raise ValueError(
+            "`validation` must be a loader where several processes train one model, for each has its rows."
+        )
     if not isinstance(loader, DataLoader) or not _is_plain(loader) or loader.batch_size is None:
         raise ValueError(
             "`validation` can be a part only if `loader` is a DataLoader that draws the rows of its data set in order "

@@ -5,12 +5,12 @@ from dataclasses import fields, replace
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import distributed, nn
 
 from clr.finder import sweep
 from clr.finder.result import RangeTest
 from clr.finder.sweep import Options
-from clr.torch.ddp import Processes
+from clr.torch.processes import Processes
 from clr.torch.snapshot import Stateful
 from clr.torch.training import Training
 
@@ -30,6 +30,7 @@ def range_test(
     device: torch.device | str | None = None,
     snapshot_device: torch.device | str | None = None,
     also: Sequence[Stateful] = (),
+    process_group: distributed.ProcessGroup | None = None,
     min_lr: float = 1e-7,
     max_lr: float = 10.0,
     num_steps: int = 300,
@@ -55,7 +56,7 @@ def range_test(
     ``get_extra_state`` tells. It starts workers of its own, so the persistent workers of a loader stay as they are.
 
     Args:
-        model: What to train, also in `DistributedDataParallel`. During the test it is in training mode.
+        model: What to train, also by several processes. During the test it is in training mode.
         optimizer: What to train it with. The group with the highest rate gets the rate of
             each step. The others keep their ratio to it, as with `clr.torch.keep_ratios`.
         loss_fn: The loss of an output and a target. A batch is inputs and then a target: ``(x, y)`` or
@@ -66,7 +67,7 @@ def range_test(
             the loss, such as ``lambda model, batch: model(**batch).loss``.
         train_on_batch: Use it in place of both. It makes a whole update with a batch and returns the loss. Without a
             ``loader`` it gets None. It must accumulate, cast and move batches itself. It is not supported in
-            `DistributedDataParallel`: if it failed in one process, the others would wait inside it.
+            several processes: if it failed in one, the others would wait inside it.
         group: The number or ``"name"`` of one group. Then the test changes only its rate.
         gradient_accumulation_steps: The number of batches per update. The loss is their mean.
         scaler: A ``torch.amp.GradScaler``. An update that it skips leaves no point. A loss that is not finite ends the
@@ -77,6 +78,8 @@ def range_test(
         also: Other things to put back that have a ``state_dict`` and a ``load_state_dict``, such as a scheduler that
             ``train_on_batch`` steps, an average of the weights, or another optimizer. Of modules and optimizers it puts
             back the same as of ``model`` and ``optimizer``.
+        process_group: The processes that train one model, unless it is in `DistributedDataParallel`. By default all of
+            `torch.distributed`.
         min_lr: The first rate, as in `clr.range_test`.
         max_lr: The last rate.
         num_steps: How many rates to try.
@@ -90,13 +93,16 @@ def range_test(
         repeats: How many times to go over the rates.
         progress: Whether to show a progress bar.
 
-    In `DistributedDataParallel` every process must call this with the same options. The losses are the means over the
-    processes, so all processes find the same bounds. If one raises an error, all do. With ``static_graph`` or
-    ``find_unused_parameters``, checkpoints need ``use_reentrant=False``.
+    Where several processes train one model, every one must call this with the same options. The losses are the means
+    over the processes, so all find the same bounds. If one raises an error, all do. That holds for a model in
+    `DistributedDataParallel` (with ``static_graph`` or ``find_unused_parameters``, checkpoints need
+    ``use_reentrant=False``), for one that is not in it, whose weights must be the same in all processes, and for one
+    that ``fully_shard`` has divided. But if the forward or backward pass of a divided model fails in one process, the
+    others wait, as they do in training. The older ``FullyShardedDataParallel`` is not supported.
 
     Raises:
-        TypeError, ValueError: An argument makes no sense, is not supported in `DistributedDataParallel`, or is not the
-            same in all processes.
+        TypeError, ValueError: An argument makes no sense, is not supported where several processes train one model, or
+            is not the same in all of them.
         RuntimeError: Another process has raised an error.
 
     >>> import clr, torch
@@ -111,7 +117,7 @@ def range_test(
     >>> 1e-5 < base_lr < max_lr < 0.1
     True
     """
-    processes = Processes(model)
+    processes = Processes(model, process_group)
     with processes:  # which tells all processes of a bad argument in one
         options = Options(
             min_lr, max_lr, num_steps, growth, diverge_at, time_limit, evaluate, evaluate_every, goal, repeats, progress

@@ -43,6 +43,8 @@ class Snapshot:
         also: Sequence[Stateful],
         device: torch.device | str | None,
     ) -> None:
+        self._divided = _divided(modules)
+        self._reshard()
         optimizers = [optimizer, *(thing for thing in also if isinstance(thing, torch.optim.Optimizer))]
         modules = modules + [thing for thing in also if isinstance(thing, nn.Module)]
         others = [thing for thing in also if not isinstance(thing, torch.optim.Optimizer | nn.Module)]
@@ -62,6 +64,7 @@ class Snapshot:
     def restore(self) -> None:
         """Puts back everything but the gradients."""
         put_back(
+            self._reshard,
             # First, for they may write into weights and rates.
             *(partial(self._restore_other, *pair) for pair in self._also),
             self._modules.restore,
@@ -70,6 +73,11 @@ class Snapshot:
             self._restore_scaler,
             *self._random,
         )
+
+    def _reshard(self) -> None:
+        """Ends what a forward pass without a backward pass leaves of ``fully_shard``: whole weights among the parts."""
+        for part in self._divided:
+            part.reshard()
 
     def _restore_other(self, thing: Stateful, state: object) -> None:
         thing.load_state_dict(copy.deepcopy(state))
@@ -332,6 +340,12 @@ def _reload(value: Any, items: list[Any]) -> None:
     """Gives a deque or a set other contents."""
     value.clear()
     (value.update if isinstance(value, set) else value.extend)(items)
+
+
+def _divided(modules: list[nn.Module]) -> list[Any]:
+    """The modules that ``fully_shard`` has divided among processes."""
+    kind: Any = getattr(sys.modules.get("torch.distributed.fsdp"), "FSDPModule", ())
+    return [part for module in modules for part in module.modules() if isinstance(part, kind)]
 
 
 def _tensors_in(attributes: Mapping[str, object]) -> dict[str, torch.Tensor]:

@@ -14,7 +14,7 @@ from clr import checks
 from clr.finder import sweep
 from clr.finder.transaction import Batches, Interrupts, guarded, seed_of
 from clr.torch import groups
-from clr.torch.ddp import Processes
+from clr.torch.processes import Processes
 from clr.torch.snapshot import Snapshot, Stateful, counts, mapped, modes, seed
 
 V = TypeVar("V")
@@ -45,10 +45,10 @@ class Training:
         also: Sequence[Stateful],
     ) -> None:
         self._processes = processes
-        self._way = _checked_way(model, optimizer, loader, ways, processes.many)
+        self._way = _checked_way(model, optimizer, loader, ways, processes)
         self._model, self._optimizer, self._loader = model, optimizer, loader
         self._function: Any = ways[self._way]
-        self._bare: Any = model.module if processes.many else model
+        self._bare: Any = processes.bare
         self._accumulation = checks.count("gradient_accumulation_steps", gradient_accumulation_steps)
         self._rates = _Rates(optimizer, group)
         if scaler is not None and not isinstance(scaler, torch.amp.GradScaler):
@@ -106,7 +106,7 @@ class Training:
 
     def _mean_loss(self, loader: Iterable[Any]) -> float:
         losses, rows = [], []
-        for batch in loader:
+        for batch in self._processes.in_step(loader):
             losses.append(float(self._loss(batch)))
             rows.append(_rows(batch))
         if not losses:
@@ -217,7 +217,11 @@ class _Rates:
 
 
 def _checked_way(
-    model: object, optimizer: object, loader: object, ways: Mapping[str, Callable[..., Any] | None], many: bool
+    model: object,
+    optimizer: object,
+    loader: object,
+    ways: Mapping[str, Callable[..., Any] | None],
+    processes: Processes,
 ) -> str:
     """The name of the one way to train that the user gave."""
     if not isinstance(model, nn.Module):
@@ -233,10 +237,16 @@ def _checked_way(
         checks.fail(TypeError, "loader", "a DataLoader or another iterable", loader)
     if any(nn.parameter.is_lazy(part) for part in _tensors(model)):
         raise ValueError("`model` must know the shapes of its parameters. Give it a batch before the test.")
-    if many and given[0] == "train_on_batch":
+    if processes.many and given[0] == "train_on_batch":
         raise ValueError(
-            "`train_on_batch` is not supported under DistributedDataParallel, where all processes must agree when one "
+            "`train_on_batch` is not supported where several processes train one model, for all must agree when one "
             "fails. Use `loss_fn` or `compute_loss`."
+        )
+    inside = {type(part).__name__ for part in processes.bare.modules()} if processes.many else set()
+    if wrappers := sorted(inside & {"DistributedDataParallel", "FullyShardedDataParallel"}):
+        raise ValueError(
+            "`model` must be the DistributedDataParallel itself, a model that `fully_shard` has divided, or one "
+            f"without wrappers. Received: {type(model).__name__} with {', '.join(wrappers)} in it."
         )
     return given[0]
 

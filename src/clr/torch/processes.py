@@ -1,8 +1,9 @@
-"""The processes that train one model together, in `DistributedDataParallel`."""
+"""The processes that train one model together: in `DistributedDataParallel`, sharded, or as plain replicas."""
 
 import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -19,22 +20,41 @@ V = TypeVar("V")
 class Processes:
     """The processes that train one model, and what they must agree on. Most often there is only one.
 
+    They are those of the model's `DistributedDataParallel`. Without one they are those of a group, by default of all,
+    where `torch.distributed` has several: then each has a replica of the model, or a part of it.
+
     If one process failed or had no more data, the others would wait for it. So all of them meet after each thing that
     may fail, and tell each other how it went.
+
+    Attributes:
+        many: Whether there may be several.
+        sharded: Whether each has a part of the model, as with ``fully_shard``. Such a model averages its own gradients.
+        rank: The number of this one.
+        bare: The model without its `DistributedDataParallel`.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self.many, self.rank, self._watched = False, 0, False
-        if not isinstance(model, nn.parallel.DistributedDataParallel):
-            return
+    def __init__(self, model: nn.Module, group: distributed.ProcessGroup | None) -> None:
+        self.many, self.sharded, self.rank, self._watched = False, False, 0, False
+        self.bare: Any = model
+        self._wrapped = isinstance(model, nn.parallel.DistributedDataParallel)
+        if isinstance(model, nn.parallel.DistributedDataParallel):
+            self._group: Any = model.process_group
+            if group not in (None, self._group):
+                checks.fail(ValueError, "process_group", "left to DistributedDataParallel, which has its own", group)
+            self.bare = model.module
+            # It then also notes the gradients of the test's steps, and would take them for those of its own next step.
+            self._watched = model.find_unused_parameters or model.static_graph
+        else:
+            self._group = _checked_group(group)
+            if self._group is None:
+                return
         self.many = True
-        self._group: Any = model.process_group
         self.rank = distributed.get_rank(self._group)
         self._size = distributed.get_world_size(self._group)
-        # It then also notes the gradients of the test's steps, and would take them for those of its own next step.
-        self._watched = model.find_unused_parameters or model.static_graph
         self._looked_at = False  # whether the first loss was checked for checkpoints
-        self._device = next(model.parameters()).device
+        self._parameters = list(self.bare.parameters()) if isinstance(self.bare, nn.Module) else []
+        self.sharded = any(map(is_sharded, self._parameters))
+        self._device = next((part.device for part in self._parameters), torch.device("cpu"))
         self._failed = False
         self._deadline = float("inf")
         self._interrupts = Interrupts()
@@ -74,7 +94,7 @@ class Processes:
             value = action()
         except (Exception, KeyboardInterrupt) as error:
             problem = error
-        out_of_data, pressed = isinstance(problem, StopIteration), isinstance(problem, KeyboardInterrupt)
+        out_of_data, pressed = isinstance(problem, EndOfSweep), isinstance(problem, KeyboardInterrupt)
         failed = problem is not None and not out_of_data and not pressed
         mean = self._meet(
             failed=failed,
@@ -95,13 +115,15 @@ class Processes:
         self._meet(failed=False)  # where one may have failed already
         self._check()
         own = {**settings, "trained parameters": len(trained(optimizer))}
-        digest = float(zlib.crc32(repr(sorted(own.items())).encode()))
-        extremes = torch.tensor([digest, -digest], dtype=torch.float64, device=self._device)
-        distributed.all_reduce(extremes, distributed.ReduceOp.MAX, group=self._group)
-        if extremes.sum().item():
+        if self._differ(sorted(own.items())):
             options = checks.shown(own)
             raise ValueError(
                 f"all processes must be given the same options. Received in process {self.rank}: {options}."
+            )
+        if not self._wrapped and self._are_no_replicas():
+            raise ValueError(
+                "all processes must start from the same weights, for each has a copy of the model. Seed them alike, or "
+                "wrap the model first. For a model of this process alone, give `process_group` a group of this process."
             )
 
     def backward(self, loss: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
@@ -125,7 +147,7 @@ class Processes:
 
     def average_gradients(self, optimizer: torch.optim.Optimizer) -> None:
         """Gives every process the mean of the gradients of all."""
-        if not self.many:
+        if not self.many or self.sharded:
             return
         parameters = trained(optimizer)
         used = torch.tensor([part.grad is not None for part in parameters], dtype=torch.int32, device=self._device)
@@ -146,6 +168,39 @@ class Processes:
             works.append(distributed.all_reduce(gradient, group=self._group, async_op=True))
         for work in works:
             work.wait()
+
+    def in_step(self, batches: Iterable[Any]) -> Iterator[Any]:
+        """Batches for one pass over them. All processes must have as many where the model is sharded."""
+        if not self.sharded:
+            yield from batches
+            return
+        own = iter(batches)
+        while True:
+            batch = self.together(lambda: list(islice(own, 1)))
+            if self._differ(len(batch)):
+                raise ValueError("`validation` must have as many batches in each process, for the model is sharded.")
+            if not batch:
+                return
+            yield batch[0]
+
+    def _are_no_replicas(self) -> bool:
+        """Whether the weights of a process are not those of the first, bit for bit."""
+        parts = [part.detach() for part in self._parameters if not is_sharded(part)]
+        if self._differ([(part.shape, part.dtype) for part in parts]):
+            return True
+        same, first = True, distributed.get_global_rank(self._group, 0)
+        for part in parts:
+            theirs = part.clone(memory_format=torch.contiguous_format)
+            distributed.broadcast(theirs, first, group=self._group)
+            same = same and torch.equal(*(own.reshape(-1).view(torch.uint8) for own in (part, theirs)))
+        return self._differ(same)
+
+    def _differ(self, value: object) -> bool:
+        """Whether a value is not the same in all processes, as its ``repr`` says."""
+        digest = float(zlib.crc32(repr(value).encode()))
+        extremes = torch.tensor([digest, -digest], dtype=torch.float64, device=self._device)
+        distributed.all_reduce(extremes, distributed.ReduceOp.MAX, group=self._group)
+        return bool(extremes.sum().item())
 
     def _check(self) -> None:
         if self._failed:
@@ -171,6 +226,21 @@ class Processes:
                 raise EndOfSweep("data" if ends else "time")
         mean: float = total / self._size
         return mean
+
+
+def _checked_group(group: Any) -> Any:
+    """The group of the processes that train together, None if there is only this one."""
+    if group is not None and (not isinstance(group, distributed.ProcessGroup) or distributed.get_rank(group) < 0):
+        checks.fail(TypeError, "process_group", "a group of torch.distributed that has this process", group)
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return None
+    own: Any = distributed.group.WORLD if group is None else group
+    return own if distributed.get_world_size(own) > 1 else None
+
+
+def is_sharded(part: torch.Tensor) -> bool:
+    """Whether a tensor is a DTensor, of which each process has a part."""
+    return hasattr(part, "device_mesh")
 
 
 def trained(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
