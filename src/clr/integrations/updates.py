@@ -80,8 +80,8 @@ class OwnStep:
 class Kept:
     """What a finder puts back with all the rest, beside what it knows: attributes, and what a function does.
 
-    It has the methods that ``also`` of `clr.torch.range_test` asks for. Objects keep their identity, and dicts among
-    the attributes get their contents back.
+    It has the methods that ``also`` of `clr.torch.range_test` asks for. Objects keep their identity, and dicts and
+    lists among the attributes get their contents back.
 
     Args:
         owners: Objects whose attributes are put back.
@@ -92,6 +92,7 @@ class Kept:
         held = [vars(owner) for owner in owners]
         held += [value for own in held for value in own.values() if type(value) is dict]
         self._held = [(own, dict(own)) for own in held]
+        self._lists = [(value, list(value)) for own in held for value in own.values() if type(value) is list]
         self._parts = parts
 
     def state_dict(self) -> dict[str, object]:
@@ -103,5 +104,7 @@ class Kept:
         for own, before in self._held:
             own.clear()
             own.update(before)
+        for items, before_them in self._lists:
+            items[:] = before_them
         for part in self._parts:
             part()
