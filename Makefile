@@ -1,21 +1,25 @@
 # make demo   sets everything up and trains on real digits under each policy
 # make test   sets everything up and runs the tests
-# The rest: test-studies (the published results against the runs that are kept), check (ruff, mypy, the order of
-# imports), fuzz (odd arguments, damaged files and kills for ten minutes; SEED=7 tries others), bench, study (hours;
-# can be stopped and resumed), figures, clean.
+# The rest: test-integrations (the trainers of other libraries, with a schedule and a search), test-studies (the
+# published results against the runs that are kept), check (ruff, mypy, the order of imports), fuzz (odd arguments,
+# damaged files and kills for ten minutes; SEED=7 tries others), bench, study (hours; can be stopped and resumed),
+# figures, clean.
 
 PYTHON ?= python3
 BIN := .venv/bin
 SEED ?= 1
 WORKERS := --numprocesses auto --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test test-studies check fuzz bench study figures clean
+.PHONY: demo test test-integrations test-studies check fuzz bench study figures clean
 
 demo: .venv/installed-demo
 	$(BIN)/clr demo
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest $(WORKERS) --ignore tests/benchmarks
+	$(BIN)/python -m pytest $(WORKERS) --ignore tests/benchmarks --ignore tests/integrations --ignore src/clr/integrations
+
+test-integrations: .venv/installed-integrations
+	$(BIN)/python -m pytest $(WORKERS) tests/integrations src/clr/integrations
 
 test-studies: .venv/installed-dev
 	$(BIN)/python -m pytest $(WORKERS) tests/benchmarks
