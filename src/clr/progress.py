@@ -28,7 +28,13 @@ class Show(Protocol):
 
 @contextmanager
 def bar(
-    wanted: bool | None, total: int, text: str, *, done: int = 0, clock: Callable[[], float] = time.monotonic
+    wanted: bool | None,
+    total: int,
+    text: str,
+    *,
+    done: int = 0,
+    before: str | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Show]:
     """A progress bar, as a context manager that gives the function to call on the way.
 
@@ -38,6 +44,7 @@ def bar(
         total: How much there is to do, such as a number of steps.
         text: What stands at the start of the line.
         done: How much of ``total`` was done before. The time that is left follows from the speed since then.
+        before: A line that is printed before the bar, if there is one, and stays.
         clock: Gives the time in seconds.
 
     Raises:
@@ -60,13 +67,15 @@ def bar(
         TimeElapsedColumn(),
         TextColumn("left: {task.fields[left]} {task.fields[now]}", markup=False),
     )
-    before, began = done, clock()
+    if before is not None:
+        say(before)
+    already, began = done, clock()
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=console.is_terminal, get_time=clock) as progress:
         task = progress.add_task(text, total=total, completed=done, left="-:--:--", now="")
 
         def show(done: int, now: str = "", text: str | None = None) -> None:
-            left = _left(clock() - began, done - before, total - done)
+            left = _left(clock() - began, done - already, total - done)
             progress.update(task, completed=done, left=left, now=now, description=text)
 
         yield show

@@ -4,7 +4,8 @@ import json
 import math
 import pickle
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -428,3 +429,159 @@ def test_options_of_a_schedule_follow_from_the_length_that_is_given() -> None:
     assert found.schedule("linear", total_steps=50) == clr.linear(high, 50, warmup_steps=5)
     low, high = found.bounds()
     assert found.schedule("warm_restarts") == clr.warm_restarts(high, base_lr=low, first_cycle=1000)
+
+
+def test_the_cost_is_told_before_it_starts(capsys: pytest.CaptureFixture[str]) -> None:
+    made, told = Made(0.05), list[str]()
+
+    def reset(seed: int) -> None:
+        told.append(capsys.readouterr().err)
+        made.reset(seed)
+
+    clr.find_bounds(made.step, reset, made.held_out, total_steps=8000, progress=True)
+    assert told[0].startswith("A search of at most 800 updates, for a training of 8,000.\n")
+    clr.find_bounds(made.step, made.reset, made.held_out, total_steps=8000)  # no terminal, no bar
+    capsys.readouterr()
+    clr.find_bounds(made.step, made.reset, made.held_out, total_steps=8000, progress=False)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_the_bar_shows_rung_candidate_and_time_from_the_first_update_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[tuple[int, str]] = []
+    bars: list[tuple[Any, ...]] = []
+
+    @contextmanager
+    def bar(wanted: bool | None, total: int, text: str, *, before: str | None = None) -> Iterator[Any]:
+        bars.append((wanted, total, text))
+        yield lambda done, now="": shown.append((done, now)) if wanted else None
+
+    monkeypatch.setattr("clr.progress.bar", bar)
+    found = Made(0.05).find(progress=True)
+    assert found.range_test is not None
+    assert [bar for bar in bars if bar[0]] == [
+        (True, 800, "Search")
+    ]  # the time left follows from the total, see the tests of the bar
+    assert shown[0] == (0, "held-out value before any training")
+    assert [done for done, _ in shown] == list(range(found.updates + 1))
+    tested = found.range_test.updates
+    assert all(now.startswith("range test  rate ") for _, now in shown[1 : tested + 1])
+    steps = [(trial, at) for trial in found.trials for at in range(1, len(trial.losses) + 1)]
+    assert [now for _, now in shown[tested + 1 :]] == [
+        f"rung {trial.rung}  rate {trial.max_lr:.2e}  step {at} of {trial.num_steps}" for trial, at in steps
+    ]
+
+
+def test_a_trial_takes_a_twentieth_of_the_budget_and_a_long_one_a_quarter_of_what_is_left() -> None:
+    found = Made(0.05).find(total_steps=10_000, budget=4000)
+    assert found.range_test is not None
+    assert (found.range_test.num_steps, found.range_test.min_lr, found.range_test.max_lr) == (100, 1e-7, 10.0)
+    lengths = {trial.rung: trial.num_steps for trial in found.trials}
+    spent = found.range_test.updates + sum(len(trial.losses) for trial in found.trials if trial.rung == 1)
+    assert lengths == {1: 200, 2: (4000 - spent) // 4}
+    assert {trial.num_steps for trial in Made(0.05).find(budget=400).trials if trial.rung == 1} == {30}
+
+
+def test_a_rung_has_at_most_sixteen_trials() -> None:
+    found = Made(1e30).find(total_steps=30, budget=10_000, max_lr=1.0)
+    rungs = [trial.rung for trial in found.trials]
+    assert rungs.count(1) == rungs.count(2) == 16
+    assert found.edge == "highest"
+
+
+@pytest.mark.parametrize(("end", "stop"), [(4.9, "completed"), (5.1, "diverged")])
+def test_a_trial_ends_where_the_loss_has_risen_by_three_times_its_fall(end: float, stop: str) -> None:
+    made = Made(0.05)
+
+    def step(lr: float) -> float:
+        made.step(lr)
+        return 2.0 if made.steps <= 20 else 1.0 if made.steps <= 40 else end
+
+    found = clr.find_bounds(step, made.reset, made.held_out, total_steps=10_000, budget=4000)
+    assert {trial.stop for trial in found.trials} == {stop}
+    assert {len(trial.losses) for trial in found.trials if trial.rung == 1} == {200 if stop == "completed" else 43}
+
+
+class Descent:
+    """Least squares by gradient descent, ``unit`` weights to a step: stable below a rate of 2 / (4 * unit**2)."""
+
+    def __init__(self, unit: float = 1.0, reported: float = 1.0, noise: float = 0.0) -> None:
+        self.unit, self.reported, self.noise = unit, reported, noise
+        self.updates = 0
+        self.reset(0)
+
+    def reset(self, seed: int) -> None:
+        self.weights, self.dice = [3.0 / self.unit, 2.0 / self.unit], random.Random(seed)
+
+    def gaps(self) -> list[float]:
+        return [self.unit * weight - 1 for weight in self.weights]
+
+    def step(self, lr: float) -> float:
+        self.updates += 1
+        loss = self.held_out()
+        slopes = [curve * gap for curve, gap in zip((4.0, 0.25), self.gaps(), strict=True)]
+        noises = [self.noise * self.dice.gauss(0, 1) for _ in slopes]
+        self.weights = [
+            weight - lr * self.unit * (slope + noise)
+            for weight, slope, noise in zip(self.weights, slopes, noises, strict=True)
+        ]
+        return loss
+
+    def held_out(self) -> float:
+        return self.reported * sum(curve * gap**2 / 2 for curve, gap in zip((4.0, 0.25), self.gaps(), strict=True))
+
+    def find(self, **options: Any) -> clr.Bounds:
+        found = clr.find_bounds(self.step, self.reset, self.held_out, **{"total_steps": 500} | options)
+        return found.bounds()
+
+
+def test_a_convex_training() -> None:
+    """A cycle may stay above the rate from which on a constant one diverges, 0.5, for a while; noise wants less."""
+    assert 0.25 < Descent().find().max_lr < 1.0
+    assert 0.02 < Descent(noise=0.3).find().max_lr < 0.5
+
+
+@settings(max_examples=15, deadline=None)
+@given(power=st.integers(-20, 20))
+def test_the_unit_of_the_loss_does_not_move_the_bounds(power: int) -> None:
+    assert list(Descent(reported=2.0**power).find()) == pytest.approx(list(Descent().find()), rel=1e-6)
+
+
+@settings(max_examples=15, deadline=None)
+@given(power=st.integers(-6, 6))
+def test_parameters_in_another_unit_move_the_bounds_by_its_square(power: int) -> None:
+    usual, factor = Descent().find(min_lr=1e-6, max_lr=10.0), 4.0**-power
+    moved = Descent(unit=2.0**power).find(min_lr=1e-6 * factor, max_lr=10.0 * factor)
+    assert list(moved) == pytest.approx([factor * rate for rate in usual], rel=1e-6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_the_order_of_candidates_does_not_matter(data: st.DataObject) -> None:
+    found = Made(0.05, slope=0.3).find()
+    mixed = replace(found, trials=tuple(data.draw(st.permutations(found.trials))))
+    assert mixed.bounds() == found.bounds()
+    assert mixed.winner == found.winner
+    assert mixed.describe() == found.describe()
+
+
+def test_a_training_that_overfits_gets_a_rate_lower_by_as_much_as_it_is_longer() -> None:
+    """What is learned is the sum of the rates, and more than 0.6 of it is too much for held-out data."""
+    learned = 0.0
+
+    def reset(seed: int) -> None:
+        nonlocal learned
+        learned = 0.0
+
+    def step(lr: float) -> float:
+        nonlocal learned
+        learned += lr
+        return math.exp(-learned) if lr < 3 else 10.0
+
+    for total in (2000, 4000):
+        found = clr.find_bounds(
+            step, reset, lambda: 1 + math.log10((learned + 1e-6) / 0.6) ** 2, total_steps=total, budget=800
+        )
+        assert found.overfits
+        assert found.winner is not None
+        # A cycle is half as high in the mean as at its peak: the training as a whole is to learn 0.6, too.
+        assert found.bounds().max_lr == pytest.approx(0.6 / (total / 2), rel=0.3)

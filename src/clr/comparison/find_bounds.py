@@ -88,7 +88,7 @@ def find_bounds(
     jobs = _Queue()
     events = (engines.ray if engine == "ray" else engines.local)(train, jobs, metric, workers)
     try:
-        with bars.bar(options.progress, options.updates, "Search") as show:
+        with bars.bar(options.progress, options.updates, "Search", before=options.cost) as show:
             return _Finder(events, jobs, options, show, metric, is_open=goal is None, seed=seed).run()
     finally:
         events.close()

@@ -5,6 +5,7 @@ annealed cycle, and are judged by the held-out loss. The first rung is many shor
 around the best (successive halving: Karnin et al. 2013; Jamieson and Talwalkar 2016, arXiv:1502.07943).
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from clr import checks, progress
 from clr.finder import sweep
 from clr.finder.curve import Divergence, NoBoundsError
 from clr.finder.result import GOALS, HUGE, LAST, RangeTest
-from clr.finder.trials import FACTOR, Search, Trial, best_of
+from clr.finder.trials import FACTOR, Search, Trial
 from clr.schedules import policies
 from clr.schedules.base import Schedule
 
@@ -61,6 +62,11 @@ class Options:
         if self.budget is not None:
             return int(self.budget)
         return max(600, min(self.total_steps, 800), self.total_steps // 10)
+
+    @property
+    def cost(self) -> str:
+        """What the search costs, in words."""
+        return f"A search of at most {self.updates:,} updates, for a training of {self.total_steps:,}."
 
     def test(self) -> sweep.Options:
         """The range test that says where to look."""
@@ -161,7 +167,7 @@ def run(
 
     ``on_best`` is called after each trial that is the best so far, when everything still is as the trial has left it.
     """
-    with progress.bar(options.progress, options.updates, "Search") as show:
+    with progress.bar(options.progress, options.updates, "Search", before=options.cost) as show:
         return _Finder(step, reset, evaluate, options, on_best, show).run()
 
 
@@ -189,6 +195,10 @@ class Rungs(ABC):
             stop = end.stop
         except KeyboardInterrupt:
             stop = "interrupted"
+        return self._known(stop)
+
+    def _known(self, stop: str = "completed") -> Search:
+        """What is known so far."""
         options = self._options
         return Search(
             self._test, tuple(self._trials), self._start, options.total_steps, options.updates, options.goal, stop
@@ -205,19 +215,27 @@ class Rungs(ABC):
         return "completed"
 
     def _rung(self, number: int, centre: float, length: int, factor: float = FACTOR) -> float:
-        """Tries a rate and its neighbours, and widens until the best has one on both sides. Returns the best rate."""
+        """Tries a rate and its neighbours, and widens until the best has one on both sides. Returns the best rate.
+
+        Where the neighbour above does not come to its end, the best rate is often close below it. So the last rung
+        tries the middle too.
+        """
         tried = [trial.max_lr for trial in self._trials if trial.rung == number]
         rates = [rate for rate in (centre, centre / factor, centre * factor) if rate not in tried]
         best = None
         while rates:
             self._try(number, rates, length)
-            own = sorted((trial for trial in self._trials if trial.rung == number), key=lambda trial: trial.max_lr)
-            best = best_of(own, self._options.goal)
+            known = self._known()
+            own, best = known.rung(number), known.best(number)
             rates = []
             if best is None or best is own[0]:
                 rates = [own[0].max_lr / factor]
             elif best is own[-1]:
                 rates = [own[-1].max_lr * factor]
+            elif number > 1:
+                above = own[own.index(best) + 1]
+                if above.score is None and above.max_lr > 2 * best.max_lr:
+                    rates = [math.sqrt(best.max_lr) * math.sqrt(above.max_lr)]
             if len(own) >= WIDEST or not all(1e-300 < rate < HUGE for rate in rates):
                 break
         return centre if best is None else best.max_lr
@@ -247,6 +265,7 @@ class _Finder(Rungs):
         self._step, self._reset, self._evaluate, self._on_best = step, reset, evaluate, on_best
 
     def _look(self, length: int) -> float:
+        self._show(0, "held-out value before any training")
         self._reset(0)
         self._start = self._judged()  # first, so that a wrong ``evaluate`` costs no update
         self._test = sweep.run(self._tested, self._reset, self._options.test())
@@ -279,9 +298,9 @@ class _Finder(Rungs):
         if stop is None and score is None:
             stop = "non-finite"
         trial = Trial(rung, max_lr, length, tuple(losses), score, stop or "completed")
-        if self._on_best is not None and best_of([*self._trials, trial], self._options.goal) is trial:
-            self._on_best()
         self._trials.append(trial)
+        if self._on_best is not None and self._known().winner is trial:
+            self._on_best()
 
     def _judged(self) -> float | None:
         """What ``evaluate`` returns, or None if that is not finite."""
@@ -311,5 +330,4 @@ def starting_rate(test: RangeTest) -> float:
         curve = test.curve
         if not curve.rates:
             return test.min_lr
-        lowest = curve.rates[curve.lowest]
-        return min(lowest, curve.rates[-1] / 10) if curve.ended else lowest
+        return curve.rates[-1] / FACTOR**3 if curve.ended else curve.rates[curve.lowest]
