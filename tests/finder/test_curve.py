@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from statistics import mean
+from typing import Any
 
 import numpy as np
 import pytest
@@ -445,6 +446,40 @@ def test_the_smoothed_curve_is_finite_and_as_long(values: list[float]) -> None:
     smoothed = smooth(values)
     assert len(smoothed) == len(values)
     assert all(map(math.isfinite, smoothed))
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 5, 30, 49, 50, 400])
+@pytest.mark.parametrize("size", [1.0, 1e-300, 1e99])
+def test_the_smoothed_curve_is_that_of_lines_fitted_one_by_one(count: int, size: float) -> None:
+    random_numbers = np.random.default_rng(count)
+    values = random_numbers.normal(size=count) * 10 ** random_numbers.uniform(-12, 0, size=count) * size
+    start = np.median(values[: max(5, count // 10)])
+    capped = np.minimum(values, start + (start - values.min()))
+    calmed = np.array([np.median(capped[max(at - 2, 0) : at + 3]) for at in range(count)]) / size
+    reach, expected = max(2, count // 25), []
+    for at in range(count):
+        near = np.arange(max(at - reach, 0), min(at + reach, count - 1) + 1)
+        weights = np.sqrt(reach + 1.0 - np.abs(near - at))  # of the distances, whose squares are summed
+        lines = np.stack([np.ones(len(near)), near - at], axis=1) * weights[:, None]
+        expected.append(np.linalg.lstsq(lines, calmed[near] * weights)[0][0])
+    assert np.array(smooth(list(map(float, values)))) / size == pytest.approx(np.array(expected), abs=1e-13)
+
+
+def test_the_work_of_smoothing_grows_with_the_length_alone() -> None:
+    products = 0
+
+    class Counted(float):
+        def __mul__(self, other: Any) -> Any:
+            nonlocal products
+            products += 1
+            return float(self) * other
+
+        __rmul__ = __mul__
+
+    for count in (100, 2000):
+        products = 0
+        smooth([Counted(at % 7) for at in range(count)])
+        assert products <= 10 * count
 
 
 @given(trend=st.floats(-10, 0), level=st.floats(-10, 10), count=st.integers(3, 200))

@@ -289,6 +289,7 @@ def test_bounds_come_from_the_metric_if_there_is_one() -> None:
         ({"evaluate_every": 0}, ValueError, "`evaluate_every` must be a whole number, 1 or more"),
         ({"goal": "best"}, ValueError, "`goal` must be one of 'min', 'max'"),
         ({"repeats": 0}, ValueError, "`repeats` must be a whole number, 1 or more"),
+        ({"repeats": 10**9}, ValueError, "`repeats` must be at most 1,000. Received: 1000000000."),
         ({"repeats": 2}, TypeError, "`reset` must be a function"),
         ({"steps": 2}, TypeError, "range_test() got an unexpected keyword argument 'steps'"),
     ],

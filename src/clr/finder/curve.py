@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from operator import mul
+from itertools import accumulate
 from statistics import fmean, median
 
 FEWEST = 20  # points that a curve needs
@@ -77,7 +77,7 @@ def smooth(values: Sequence[float]) -> list[float]:
     if not values:
         return []
     calmed, reach = calm(values), _reach(len(values))
-    return [_line(calmed, at, reach) for at in range(len(values))]
+    return _lines(calmed, reach)
 
 
 def calm(values: Sequence[float]) -> list[float]:
@@ -94,18 +94,33 @@ def _medians(values: Sequence[float]) -> list[float]:
     return [median(values[max(at - 2, 0) : at + 3]) for at in range(len(values))]
 
 
-def _line(values: Sequence[float], at: int, reach: int) -> float:
-    """The value at a point of the straight line that fits best around it."""
-    offsets = range(max(-reach, -at), min(reach, len(values) - 1 - at) + 1)
-    weights = [reach + 1 - abs(offset) for offset in offsets]
-    near = values[at + offsets[0] : at + offsets[-1] + 1]
-    total = sum(weights)
-    first = sum(map(mul, weights, offsets))
-    second = sum(weight * offset * offset for weight, offset in zip(weights, offsets, strict=True))
-    level = math.fsum(map(mul, weights, near))
-    trend = math.fsum(weight * offset * value for weight, offset, value in zip(weights, offsets, near, strict=True))
-    spread = total * second - first * first
-    return (second * level - first * trend) / spread if spread else near[0]
+def _lines(values: Sequence[float], reach: int) -> list[float]:
+    """At each point the value of the straight line that fits best around it, with weights that fall off to both sides.
+
+    A weight is a line too, so the sums over a window follow from running sums of the values times 1, ``at`` and
+    ``at**2``. Their differences would lose all digits of floats, so the values are whole numbers of a common unit.
+    """
+    ratios = [value.as_integer_ratio() for value in map(float, values)]
+    unit = max(under for _, under in ratios)  # all are powers of 2
+    whole = [over * (unit // under) for over, under in ratios]
+    # Of the values before each point, and of the weights of so many points on one side.
+    sums = [[0, *accumulate(value * at**power for at, value in enumerate(whole))] for power in range(3)]
+    top = reach + 1  # the weight of the point itself
+    sides = [[0, *accumulate((top - off) * off**power for off in range(1, top))] for power in range(3)]
+    lines = []
+    for at, value in enumerate(values):
+        left, right = min(reach, at), min(reach, len(values) - 1 - at)
+        (s0, s1, s2), (t0, t1, t2) = (
+            [own[end] - own[begin] for own in sums] for begin, end in ((at - left, at), (at, at + right + 1))
+        )
+        # The weights are (top - at + place) on the left, and (top + at - place) on the right.
+        level = (top - at) * s0 + s1 + (top + at) * t0 - t1
+        trend = s2 + (top - 2 * at) * s1 - at * (top - at) * s0 - t2 + (top + 2 * at) * t1 - at * (top + at) * t0
+        total, first = top + sides[0][left] + sides[0][right], sides[1][right] - sides[1][left]
+        second = sides[2][left] + sides[2][right]
+        spread = total * second - first * first
+        lines.append((second * level - first * trend) / (spread * unit) if spread else value)
+    return lines
 
 
 class Divergence:

@@ -32,7 +32,7 @@ STOPS = {
 }
 LAST = ("time", "data", "interrupted")  # the stops after which no repeat follows
 BURST = ("diverged", "non-finite")  # the stops that say something about the rate
-MOST_STEPS = 10_000  # of a test: to read the curve of more takes minutes
+MOST_STEPS, MOST_REPEATS = 10_000, 1000  # of a test: so what it keeps can be saved and drawn
 HUGE = 1e100  # from which on a loss counts as not finite: below, no sum of losses and no axis overflows
 POLICIES: dict[str, Callable[..., Schedule]] = {
     function.__name__: function

@@ -10,7 +10,7 @@ from typing import Literal, NoReturn
 
 from clr import checks, progress
 from clr.finder.curve import Divergence
-from clr.finder.result import GOALS, LAST, MOST_STEPS, RangeTest, Sweep, scalar
+from clr.finder.result import GOALS, LAST, MOST_REPEATS, MOST_STEPS, RangeTest, Sweep, scalar
 
 Step = Callable[[float], object]
 Reset = Callable[[int], object]
@@ -66,6 +66,8 @@ class Options:
         if not 2 <= self.num_steps <= MOST_STEPS:
             rule = "2 or more" if self.num_steps < 2 else f"at most {MOST_STEPS:,}"
             checks.fail(ValueError, "num_steps", rule, self.num_steps)
+        if self.repeats > MOST_REPEATS:
+            checks.fail(ValueError, "repeats", f"at most {MOST_REPEATS:,}", self.repeats)
         if any(left >= right for left, right in pairwise(self.rates)):
             checks.fail(ValueError, "num_steps", "so few that the rates differ", self.num_steps)
 
@@ -121,7 +123,7 @@ def range_test(
             read from these values, as in the paper, and not from the training loss.
         evaluate_every: The number of steps from one call of ``evaluate`` to the next. By default 5.
         goal: ``"min"`` (the default) where a smaller value of ``evaluate`` is better, ``"max"`` where a larger one is.
-        repeats: How many times to go over the rates. The curve is the median. By default 1.
+        repeats: How many times to go over the rates, up to 1,000. The curve is the median. By default 1.
         progress: Whether to show a progress bar on the standard error stream. By default it shows where that is a
             terminal and rich is installed.
 
