@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -127,6 +128,62 @@ def test_held_out_rows_are_not_trained_on() -> None:
     assert len(trained) == 80
     assert len(judged) == 20
     assert not trained & judged
+
+
+def test_rows_are_held_out_at_random_and_each_time_the_same() -> None:
+    """Also in another process, as after a crash: so nothing that is judged by was trained on before."""
+    x = torch.arange(100.0)[:, None].expand(100, 6).clone()
+    loader = DataLoader(TensorDataset(x, torch.zeros(100, dtype=torch.int64)), batch_size=10)
+    seen: list[list[float]] = []
+    parts: list[list[float]] = []
+
+    def compute_loss(model: nn.Module, batch: Any) -> torch.Tensor:
+        seen[model.training].extend(batch[0][:, 0].tolist())
+        return nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+    for seed in (0, 1):
+        model, optimizer, _, _ = task()
+        torch.manual_seed(seed)
+        random.seed(seed)
+        seen[:] = [[], []]
+        clr.torch.find_bounds(
+            model, optimizer, loader=loader, compute_loss=compute_loss, validation=0.2, total_steps=100, budget=200
+        )
+        judged, trained = seen[0][:20], seen[1][:80]
+        assert trained == sorted(trained)  # in order, for so the loader draws them
+        assert judged == sorted(judged)
+        parts += [judged, trained]
+    assert sorted(parts[0] + parts[1]) == list(range(100))
+    assert parts[:2] == parts[2:]
+    for start in range(0, 100, 25):  # from all over the data
+        assert any(start <= row < start + 25 for row in parts[0])
+
+
+def test_the_trials_of_a_rung_draw_the_same_and_another_rung_does_not() -> None:
+    model, optimizer, loader, held_out = task()
+    calls: list[tuple[float, ...]] = []
+
+    def compute_loss(model: nn.Module, batch: Any) -> torch.Tensor:
+        if model.training:  # what is drawn, from the batches, PyTorch, Python and NumPy
+            draws = (float(torch.rand(())), random.random(), float(np.random.rand()))  # noqa: NPY002
+            calls.append((float(batch[0].sum()), *draws))
+        return nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+    found = clr.torch.find_bounds(
+        model, optimizer, loader=loader, compute_loss=compute_loss, validation=held_out, total_steps=600
+    )
+    assert found.range_test is not None
+    at, drawn = found.range_test.updates, dict[int, list[tuple[float, ...]]]()
+    for trial in found.trials:
+        own = calls[at : at + len(trial.losses)]
+        assert own == drawn.setdefault(trial.rung, own)[: len(own)]
+        assert len(set(own)) == len(own)
+        at += len(own)
+    assert at == len(calls)
+    assert set(drawn) == {1, 2}
+    for one, other in ((drawn[1], drawn[2]), (drawn[1], calls), (drawn[2], calls)):
+        for ours, theirs in zip(one[0], other[0], strict=True):
+            assert ours != theirs
 
 
 def test_batches_of_unequal_size_count_by_their_rows() -> None:
@@ -339,6 +396,11 @@ try:
 except ValueError as error:
     found["settings"] = str(error)
 
+try:
+    clr.torch.find_bounds(model, optimizer, loss_fn, batches[:8], **options, keep=("start", "winner")[rank])
+except ValueError as error:
+    found["keep"] = str(error)
+
 def failing(output, target):
     if rank and not model.training:
         raise ZeroDivisionError
@@ -374,4 +436,5 @@ def test_all_processes_find_the_same_bounds(tmp_path: Path) -> None:
     for found in (first, second):
         assert "must be a loader" in found["part"]
         assert "same options" in found["settings"]
+        assert "same options" in found["keep"]
     assert {first["failed"], second["failed"]} == {"RuntimeError", "ZeroDivisionError"}
