@@ -63,15 +63,15 @@ def test_a_longer_training_gets_a_lower_rate() -> None:
     found = Made(0.05).find(total_steps=100_000)
     winner = found.winner
     assert winner is not None
-    assert found.bounds().max_lr == pytest.approx(0.05 * (winner.num_steps / 100_000) ** 0.1, rel=1e-6)
+    assert found.bounds().max_lr == pytest.approx(0.05 * (winner.num_steps / 100_000) ** 0.2, rel=1e-6)
 
 
-def test_what_wants_lower_rates_in_longer_trials_gets_a_lower_one_still() -> None:
+def test_longer_trials_are_judged_at_their_own_length() -> None:
     found = Made(0.05, slope=0.5).find(total_steps=2000)
     short, long = (next(trial.num_steps for trial in found.trials if trial.rung == rung) for rung in (1, 2))
     assert 30 <= short < long < 2000
     best = 0.05 * (30 / long) ** 0.5
-    assert found.bounds().max_lr == pytest.approx(best * (long / 2000) ** (0.1 + 0.3 * 0.5), rel=1e-6)
+    assert found.bounds().max_lr == pytest.approx(best * (long / 2000) ** 0.2, rel=1e-6)
 
 
 def test_a_training_that_never_diverges_is_tried_beyond_the_range_test() -> None:
@@ -273,13 +273,85 @@ def test_overfitting_is_seen_and_lowers_the_rate_as_the_training_is_longer() -> 
     rates = [0.1 / math.sqrt(10), 0.1, 0.1 * math.sqrt(10)]
     fits = clr.Search(None, rung(*zip(rates, (0.9, 0.5, 0.7), (2.0, 1.0, 2.0), strict=True)), 3.0, 1000, 600)
     assert not fits.overfits
-    assert fits.bounds().max_lr == pytest.approx(0.1 * 0.1**0.1)
+    assert fits.bounds().max_lr == pytest.approx(0.1 * 0.1**0.2)
     overfits = clr.Search(None, rung(*zip(rates, (0.9, 0.5, 0.3), (2.0, 1.0, 2.0), strict=True)), 3.0, 1000, 600)
     assert overfits.overfits
     assert "overfits" in overfits.describe()
     assert overfits.bounds().max_lr == pytest.approx(0.01)
     # A training that is longer still gets a rate that is at most 1.5 decades lower.
     assert replace(overfits, total_steps=10**6).bounds().max_lr == pytest.approx(0.1 / 10**1.5)
+
+
+def begun(*losses: float) -> clr.RangeTest:
+    """A range test whose rates were too low to change anything at its first losses."""
+    rates = [1e-7 * 2**step for step in range(len(losses))]
+    return clr.RangeTest.from_losses(rates, losses)
+
+
+@pytest.mark.parametrize(
+    ("late", "gap", "power"),
+    [
+        (1.1, 0.0, 0.2),  # the training loss is above the held-out one
+        (0.92, 0.04, 0.2),
+        (0.86, 0.07, 0.4),
+        (0.78, 0.11, 0.8),
+        (0.5, 0.25, 1.0),
+    ],
+)
+def test_the_generalization_gap_lowers_the_rate(late: float, gap: float, power: float) -> None:
+    rates = [0.1 / math.sqrt(10), 0.1, 0.1 * math.sqrt(10)]
+    trials = rung(*zip(rates, (late, late, late), (2.0, 1.0, 2.0), strict=True))
+    found = clr.Search(begun(*[3.0] * 40), trials, 3.0, 1000, 600)
+    assert found.gap == pytest.approx(gap)
+    assert found.overfits == (gap > 0.1)
+    assert found.bounds().max_lr == pytest.approx(0.1 * 0.1**power)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"range_test": begun(*[1.9] * 40)},  # a loss of fewer rows: its sum is another
+        {"range_test": begun(*[4.6] * 40)},
+        {"range_test": None},
+        {"goal": "max", "start": 0.5},
+    ],
+)
+def test_there_is_no_gap_between_values_in_other_units(changed: dict[str, Any]) -> None:
+    trials = rung((0.03, 0.5, 2.0), (0.1, 0.5, 1.0), (0.3, 0.5, 2.0))
+    found = clr.Search(begun(*[3.0] * 40), trials, 3.0, 1000, 600)
+    assert found.gap == pytest.approx(0.25)
+    assert replace(found, **changed).gap is None
+
+
+def test_on_a_plateau_the_highest_rate_that_does_no_harm_is_best() -> None:
+    noisy = begun(*[2.3, 2.31] * 20)  # the standard deviation is 0.005
+    flat = rung((0.01, 2.3, 2.3049), (0.03, 2.3, 2.305), (0.1, 2.3, 2.3052), (0.3, 2.3, 2.32))
+    search = clr.Search(noisy, flat, 2.305, 1000, 600)
+    best = search.best(1)
+    assert best is not None
+    assert best.max_lr == 0.1
+    with pytest.raises(clr.NoBoundsError, match="before any training"):
+        search.bounds()
+    learned = clr.Search(noisy, (*flat, *rung((0.05, 2.2, 2.2))), 2.305, 1000, 600)
+    best = learned.best(1)
+    assert best is not None
+    assert best.max_lr == 0.05
+
+
+def test_below_a_rate_that_bursts_the_middle_is_tried_too() -> None:
+    made = Made(0.05, burst=0.04)  # it would be best still higher, where it bursts
+    found = made.find(total_steps=40)
+    last = found.rung(2)
+    higher = next(trial for trial in last if trial.score is None)
+    below = last[last.index(higher) - 1]
+    assert higher.max_lr / below.max_lr == pytest.approx(10**0.25)
+    assert found.bounds().max_lr > 0.04 / 10**0.25 / 1.001
+
+
+def test_the_parabola_is_right_where_the_rates_are_not_equally_far_apart() -> None:
+    rates = [0.01, 0.06, 0.1]
+    trials = rung(*((rate, 1.0, 1 + math.log10(rate / 0.04) ** 2) for rate in rates))
+    assert clr.Search(None, trials, 3.0, 100, 600).bounds().max_lr == pytest.approx(0.04)
 
 
 @pytest.mark.parametrize(

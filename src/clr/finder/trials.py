@@ -2,8 +2,10 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
+from statistics import stdev
 from typing import TYPE_CHECKING, Any, Literal
 
 from clr import above, checks
@@ -18,9 +20,12 @@ if TYPE_CHECKING:
 VERSION = 1
 FACTOR = math.sqrt(10)  # from one rate of a rung to the next
 # The best rate falls with the length of a training, by this power. Chosen on tuning tasks, see docs/bounds.md.
-HORIZON = 0.1
-TREND = 0.3  # of the fall of the best rate from rung to rung, how much of it goes on
-OVERFITTED = 1.0  # the power where overfitting sets the best rate: rate times updates is how much is learned
+HORIZON = 0.2
+GAP, STEEPER = 0.05, 10.0  # from which gap on overfitting adds to the power, and by how much
+OVERFITTED = 1.0  # the largest power: where rate times updates, which is how much is learned, must stay the same
+SAME_UNITS = 1.5  # how many times the training loss the held-out one may be before any training, to be its like
+BEGINNING = 20  # steps of a range test whose rates are too low to change anything
+NOISE = 0.25  # of their standard deviation: a smaller fall of the held-out loss is none
 LIKELY, STEEP, CLIFF = 0.95, 8.0, 0.15  # confidence on a plateau; how a slope lowers it; the slope beside an edge
 FARTHEST = 1.5  # decades that both may lower the rate
 SEARCH_STOPS = STOPS | {"completed": "it tried all that it wanted to try", "budget": "its updates were used up"}
@@ -120,17 +125,26 @@ class Search:
     @property
     def winner(self) -> Trial | None:
         """The best trial of the last rung that has one; None if no trial has a score."""
-        return best_of(self.trials, self.goal)
+        last = max((trial.rung for trial in self.trials if trial.score is not None), default=0)
+        return self.best(last)
+
+    def rung(self, number: int) -> list[Trial]:
+        """The trials of a rung, in the order of their rates."""
+        return sorted((trial for trial in self.trials if trial.rung == number), key=lambda trial: trial.max_lr)
+
+    def best(self, rung: int) -> Trial | None:
+        """The best trial of a rung; of equals the one with the highest rate. None if no trial of it has a score."""
+        scored = [trial for trial in self.rung(rung) if trial.score is not None]
+        return min(scored, key=lambda trial: (self._cost(trial), -trial.max_lr), default=None)
 
     def bounds(self) -> Bounds:
         """The bounds of a cyclical learning rate for a training of ``total_steps``.
 
         The trials of the last rung give the best rate: the lowest point of the parabola through the winner and its
         neighbours, or the middle of equal ones. A longer training wants a lower one. So the rate is divided by a power
-        of how many times as long as a trial the training is. The power is 0.1; and if the best rate has fallen from one
-        rung to the next, as a power of the length, three tenths of that power are added. Where overfitting sets the
-        best rate (see `overfits`), the power is 1. In all, the rate is lowered by at most 1.5 decades. That is the
-        upper bound; the lower one is a tenth of it.
+        of how many times as long as a trial the training is. The power is 0.2, and more where the training overfits:
+        ten times what the `gap` is above 0.05 is added, up to a power of 1. In all, the rate is lowered by at most 1.5
+        decades. That is the upper bound; the lower one is a tenth of it.
 
         Raises:
             NoBoundsError: No trial was better than no training at all. The error says what to change.
@@ -160,12 +174,10 @@ class Search:
                 "Look for rows of the data that make the loss infinite; or give a larger `budget`.",
             )
         best, longer = self._best_rate(winner.rung), self.total_steps / winner.num_steps
-        trend = 0.0
-        earlier = best_of([trial for trial in self.trials if trial.rung < winner.rung], self.goal)
-        if earlier is not None and earlier.num_steps < winner.num_steps:
-            before = self._best_rate(earlier.rung)
-            trend = max(0.0, math.log(before / best) / math.log(max(2.0, winner.num_steps / earlier.num_steps)))
-        power = max(HORIZON + TREND * trend, OVERFITTED if self.overfits else 0.0)
+        gap = self.gap
+        power = OVERFITTED if self.overfits else HORIZON
+        if gap is not None:
+            power = min(OVERFITTED, HORIZON + STEEPER * max(0.0, gap - GAP))
         lowered = min(power * math.log10(max(1.0, longer)), FARTHEST)
         max_lr = best / 10**lowered
         side = self.edge
@@ -222,7 +234,7 @@ class Search:
             f"updates: {SEARCH_STOPS[self.stop]}."
         ]
         for rung in sorted({trial.rung for trial in self.trials}):
-            own = self._rung(rung)
+            own = self.rung(rung)
             tried = ", ".join(f"{trial.max_lr:.3g} ({_judged(trial)})" for trial in own)
             lines.append(f"Rung {rung}, {own[0].num_steps} updates each: {tried}.")
         try:
@@ -234,22 +246,38 @@ class Search:
         lines.append(bounds.reason)
         if self.overfits:
             lines.append(
-                "The training overfits: a higher rate ends with a lower training loss and a worse held-out value. "
-                "So the bounds go down by as much as the training is longer than a trial, at most by 1.5 decades."
+                "The training overfits: it learns the rows that it trains on more than what is true of others. "
+                "The longer it is, the lower the rate must be. So the bounds go down, at most by 1.5 decades."
             )
         if bounds.confidence < UNSURE:
             lines.append("The confidence is low: give a larger `budget`.")
         return "\n".join(lines)
 
     @property
-    def overfits(self) -> bool:
-        """Whether overfitting sets the best rate: the next higher one learns more and generalizes worse.
+    def gap(self) -> float | None:
+        """The generalization gap of the winner: its held-out loss less its training loss, as a part of its whole fall.
 
-        The trial at the next higher rate of the last rung ends with a lower training loss than the winner, and with a
-        worse held-out value.
+        None where a metric judges, or a loss in other units than the training loss.
         """
+        winner, before = self.winner, self._beginning
+        if winner is None or winner.score is None or self.start is None or self.goal != "min" or not before:
+            return None
+        level, fall, late = math.fsum(before) / len(before), self.start - winner.score, _late(winner)
+        if not (level / SAME_UNITS <= self.start <= level * SAME_UNITS and fall > 0 and math.isfinite(late)):
+            return None
+        return max(0.0, winner.score - late) / fall
+
+    @property
+    def overfits(self) -> bool:
+        """Whether overfitting lowers the bounds: the generalization gap is large.
+
+        Where there is no `gap`, it is told by the trial at the next higher rate of the last rung: it ends with a lower
+        training loss than the winner, and with a worse held-out value.
+        """
+        if self.gap is not None:
+            return self.gap >= 2 * GAP
         winner = self.winner
-        higher = [] if winner is None else [t for t in self._rung(winner.rung) if t.max_lr > winner.max_lr]
+        higher = [] if winner is None else [t for t in self.rung(winner.rung) if t.max_lr > winner.max_lr]
         if winner is None or not higher or higher[0].score is None or higher[0].score == winner.score:
             return False
         return _late(higher[0]) < _late(winner)
@@ -311,16 +339,31 @@ class Search:
         return score if self.goal == "min" else -score
 
     def _cost(self, trial: Trial) -> float:
-        """The score of a trial, smaller where it is better; infinity if it has none."""
-        return math.inf if trial.score is None else self._signed(trial.score)
+        """The score of a trial, smaller where it is better; infinity if it has none.
 
-    def _rung(self, number: int) -> list[Trial]:
-        """The trials of a rung, in the order of their rates."""
-        return sorted((trial for trial in self.trials if trial.rung == number), key=lambda trial: trial.max_lr)
+        That of a trial whose loss fell or rose by less than the noise is what it was at the start. So where no trial
+        has learned yet, as on a plateau, the highest rate that does no harm is the best.
+        """
+        if trial.score is None:
+            return math.inf
+        if self.start is not None and self.goal == "min" and abs(trial.score - self.start) < self._noise:
+            return self.start
+        return self._signed(trial.score)
+
+    @property
+    def _beginning(self) -> list[float]:
+        """The first losses of the range test, before anything has changed."""
+        losses = [] if self.range_test is None else list(self.range_test.losses[:BEGINNING])
+        return [loss for loss in losses if abs(loss) < HUGE]
+
+    @cached_property
+    def _noise(self) -> float:
+        """By how much a loss may change by chance."""
+        return NOISE * stdev(self._beginning) if len(self._beginning) > 1 else 0.0
 
     def _best_rate(self, number: int) -> float:
         """The lowest point of the parabola through the best trial of a rung and its neighbours, over log rate."""
-        own = self._rung(number)
+        own = self.rung(number)
         costs = [self._cost(trial) for trial in own]
         tied = [trial.max_lr for trial, cost in zip(own, costs, strict=True) if cost == min(costs)]
         if len(tied) > 1:  # as where an accuracy is 1: the middle of them
@@ -328,17 +371,18 @@ class Search:
         at = costs.index(min(costs))
         if not 0 < at < len(own) - 1 or not math.isfinite(costs[at - 1] + costs[at + 1]):
             return own[at].max_lr
-        left, middle, right = costs[at - 1 : at + 2]
-        bend = left - 2 * middle + right
-        offset = (left - right) / bend / 2 if bend > 0 else 0.0
-        return own[at].max_lr * math.pow(FACTOR, offset)
+        below, above = (math.log(own[side].max_lr / own[at].max_lr) for side in (at - 1, at + 1))
+        left, right = costs[at - 1] - costs[at], costs[at + 1] - costs[at]
+        bend = left * above - right * below
+        offset = (left * above**2 - right * below**2) / bend / 2 if bend > 0 else 0.0
+        return own[at].max_lr * math.exp(offset)
 
     def _confidence(self, winner: Trial) -> float:
         """How likely the bounds are near the best ones, as it was on tuning tasks: see docs/bounds.md.
 
         Where the held-out value depends much on the rate, bounds that are a little off cost more.
         """
-        own = self._rung(winner.rung)
+        own = self.rung(winner.rung)
         at = own.index(winner)
         fall = math.nan if self.start is None else self._signed(self.start) - self._cost(winner)
         rises = [
@@ -347,19 +391,6 @@ class Search:
         if len(rises) < 2 or not all(map(math.isfinite, rises)):  # an edge, or a neighbour that diverged
             return LIKELY / (1 + STEEP * CLIFF)
         return LIKELY / (1 + STEEP * min(rises))
-
-
-def best_of(trials: Sequence[Trial], goal: str) -> Trial | None:
-    """The best trial of the last rung that has a score."""
-    scored = [trial for trial in trials if trial.score is not None]
-    if not scored:
-        return None
-    last = max(trial.rung for trial in scored)
-    sign = 1.0 if goal == "min" else -1.0
-    return min(
-        (trial for trial in scored if trial.rung == last),
-        key=lambda trial: (sign * float(trial.score or 0.0), -trial.max_lr),  # of equals the one that learns more
-    )
 
 
 def _late(trial: Trial) -> float:
