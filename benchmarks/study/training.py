@@ -2,17 +2,18 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import schedulefree
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import clr
 import clr.torch
-from benchmarks.bounds.tasks import ALL, Task
-from benchmarks.bounds.training import optimizer_of
+from benchmarks.bounds.tasks import Task
+from benchmarks.bounds.training import EVERY, free_optimizer_of, optimizer_of
 
 CALIBRATION = 512  # inputs from which batch normalization is computed for averaged weights
 
@@ -23,6 +24,13 @@ class Peer:
 
     kind: str
     lr: float
+    steps: int
+
+
+@dataclass(frozen=True)
+class Winner:
+    """A search, from whose best trial the training goes on under one cycle; so many updates in all."""
+
     steps: int
 
 
@@ -43,13 +51,19 @@ class Training:
     def __call__(self, schedule: Any, seed: int, steps: int) -> Iterator[tuple[int, dict[str, float]]]:
         """Gives the metric in points."""
         torch.set_num_threads(1)
-        task = ALL[self.task]
+        task = EVERY[self.task]
         torch.manual_seed(seed)
         x, y, x_test, y_test = task.load(seed)
         model = task.build()
-        optimizer, scheduler = self._driven(model, schedule)
+        done = 0
+        if isinstance(schedule, Winner):
+            optimizer = optimizer_of(self.optimizer, model)
+            done, schedule = _searched(task, model, optimizer, x, y, steps)
+            scheduler: Any = clr.torch.LRScheduler(optimizer, schedule)
+        else:
+            optimizer, scheduler = self._driven(model, schedule)
         order = torch.empty(0, dtype=torch.int64)
-        for step in range(1, steps + 1):
+        for step in range(done + 1, steps + 1):
             if len(order) < task.batch_size:
                 order = torch.randperm(len(x))
             batch, order = order[: task.batch_size], order[task.batch_size :]
@@ -73,6 +87,9 @@ class Training:
                 optimizer = schedulefree.AdamWScheduleFree(model.parameters(), lr=schedule.lr, weight_decay=0.01)
             optimizer.train()
             return optimizer, None
+        if isinstance(schedule, Peer) and schedule.kind == "prodigy":
+            optimizer = free_optimizer_of("prodigy", self.optimizer, model)  # annealed, as its authors advise
+            return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, schedule.steps)
         optimizer = optimizer_of(self.optimizer, model)
         if not isinstance(schedule, Peer):
             return optimizer, clr.torch.LRScheduler(optimizer, schedule)
@@ -87,6 +104,16 @@ class Training:
             "OneCycleLR": lambda: peers.OneCycleLR(optimizer, schedule.lr, steps),
         }
         return optimizer, makers[schedule.kind]()
+
+
+def _searched(
+    task: Task, model: nn.Module, optimizer: Any, x: torch.Tensor, y: torch.Tensor, steps: int
+) -> tuple[int, clr.Schedule]:
+    """A search whose best trial is kept: how many updates it took, and a schedule over the rest."""
+    loader = DataLoader(TensorDataset(x, y), batch_size=task.batch_size, shuffle=True, drop_last=True)
+    options: dict[str, Any] = {"validation": 0.2, "total_steps": steps, "keep": "winner"}
+    search = clr.torch.find_bounds(model, optimizer, task.loss_fn, loader, **options)
+    return search.updates, replace(search, total_steps=steps - search.updates).schedule("one_cycle")
 
 
 def _score(
