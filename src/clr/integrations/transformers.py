@@ -256,4 +256,5 @@ def _total_steps(trainer: Trainer, batches: _Batches) -> int:
         length = len(batches.loader)
     except TypeError:
         raise ValueError("`total_steps` must be given, for the batches of `trainer` have no length.") from None
-    return math.ceil(float(own.num_train_epochs) * max(math.ceil(length / own.gradient_accumulation_steps), 1))
+    per_epoch: int = max(math.ceil(length / own.gradient_accumulation_steps), 1)
+    return math.ceil(float(own.num_train_epochs) * per_epoch)
