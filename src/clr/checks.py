@@ -145,6 +145,14 @@ def sequence(name: str, value: object) -> list[Any]:
     return list(value)
 
 
+def few(name: str, value: object, most: int) -> list[Any]:
+    """At most so many things in order."""
+    result = sequence(name, value)
+    if len(result) > most:
+        fail(ValueError, name, f"at most {most:,} {name}", f"{len(result):,} {name}")
+    return result
+
+
 def mapping(name: str, value: object) -> Mapping[str, Any]:
     """Data that was saved."""
     if not isinstance(value, Mapping):

@@ -223,6 +223,39 @@ def test_what_is_known_is_returned(error: type[BaseException], stop: str, after:
         assert "No bounds" in found.describe()
 
 
+changed: Callable[..., clr.Trial] = replace
+TRIAL = clr.Trial(1, 0.1, 3, (1.0, math.nan), None, "diverged")
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (
+            lambda: clr.Search(None, (TRIAL,) * 1001, 1.0, 9, 9),
+            ValueError,
+            "`trials` must be at most 1,000 trials. Rec",
+        ),
+        (lambda: changed(TRIAL, losses=float), TypeError, "`losses` must be numbers in order. Received: <class"),
+        (lambda: changed(TRIAL, losses=["x"]), TypeError, "`losses` must be numbers in order. Received: 'x' among"),
+    ],
+)
+def test_results_of_odd_parts_are_refused(make: Callable[[], object], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        make()
+    data = clr.Search(None, (TRIAL,), 1.0, 9, 9).to_dict()
+    with pytest.raises(ValueError, match=r"`trials` must be at most 1,000 trials. Received: '1,001 trials'"):
+        clr.from_dict(data | {"trials": [{"no": "trial"}] * 1001})
+
+
+def test_numbers_of_numpy_are_taken_as_pythons() -> None:
+    made = Made(0.05)
+    lengths: dict[str, Any] = {"total_steps": np.int8(3), "budget": np.int16(200)}
+    found = clr.find_bounds(made.step, made.reset, made.held_out, **lengths)
+    assert (type(found.total_steps), type(found.budget)) == (int, int)
+    assert changed(TRIAL, losses=np.array([1.0, np.nan])) == TRIAL
+    assert type(changed(TRIAL, losses=[np.float32(0.5)]).losses[0]) is float
+
+
 def test_an_error_is_the_users() -> None:
     made = Made(0.05)
     with pytest.raises(ZeroDivisionError):

@@ -598,6 +598,21 @@ def test_a_loss_beyond_all_floats_is_infinite() -> None:
         assert (test.stop, test.losses) == ("non-finite", (expected,))
 
 
+def test_sweeps_are_sweeps_of_numbers_and_few() -> None:
+    sweep = Sweep((1.0, 0.5), (), "completed")
+    for sweeps, error, message in (
+        (5, TypeError, "`sweeps` must be a list or a tuple. Received: 5."),
+        ([5], TypeError, "`sweeps` must be a list of sweeps. Received: 5."),
+        ([sweep] * 1001, ValueError, "`sweeps` must be at most 1,000 sweeps. Received: '1,001 sweeps'."),
+    ):
+        with pytest.raises(error, match=f"^{message}$"):
+            clr.RangeTest(sweeps, (0.1, 0.2), repeats=2000)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"`losses` must be numbers in order. Received: 'a' among them."):
+        Sweep(("a",), (), "completed")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"`metrics` must be numbers in order. Received: 5."):
+        Sweep((), 5, "completed")  # type: ignore[arg-type]
+
+
 def test_data_of_more_metrics_than_losses_is_refused() -> None:
     sweep = {"losses": [1.0], "metrics": [1.0, 2.0], "stop": "time"}
     with pytest.raises(ValueError, match=r"`metrics` must not be more than `losses`. Received: 2 with 1 `losses`\."):

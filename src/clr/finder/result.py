@@ -66,12 +66,9 @@ class Sweep:
     stop: str
 
     def __post_init__(self) -> None:
-        checks.choice("stop", self.stop, STOPS)
-        for name in ("losses", "metrics"):  # a NaN equals only itself: with one for all, equal sweeps are equal
-            values = tuple(
-                math.nan if value is not None and math.isnan(value) else value for value in getattr(self, name)
-            )
-            object.__setattr__(self, name, values)
+        object.__setattr__(self, "stop", checks.choice("stop", self.stop, STOPS))
+        for name in ("losses", "metrics"):
+            object.__setattr__(self, name, recorded(name, getattr(self, name)))
 
     def __reduce__(self) -> tuple[type["Sweep"], tuple[object, ...]]:
         return type(self), (self.losses, self.metrics, self.stop)  # so that a copy has the same NaN
@@ -119,6 +116,7 @@ class RangeTest:
     def __post_init__(self) -> None:
         limit = self.time_limit
         checked = {
+            "sweeps": tuple(checks.few("sweeps", self.sweeps, MOST_REPEATS)),
             "planned_rates": growing("planned_rates", self.planned_rates),
             "goal": checks.choice("goal", self.goal, GOALS),
             "diverge_at": checks.positive("diverge_at", self.diverge_at),
@@ -134,6 +132,8 @@ class RangeTest:
                 f"Received: {len(self.sweeps)} with `repeats` {self.repeats!r}."
             )
         for sweep in self.sweeps:
+            if not isinstance(sweep, Sweep):
+                checks.fail(TypeError, "sweeps", "a list of sweeps", sweep)
             for name, values in (("losses", sweep.losses), ("metrics", sweep.metrics)):
                 if len(values) > self.num_steps:
                     raise ValueError(f"`{name}` must have at most {self.num_steps} values. Received: {len(values)}.")
@@ -382,7 +382,7 @@ class RangeTest:
         checks.choice("kind", data.get("kind"), ("range_test",))
         names = {field.name for field in fields(cls)}
         checks.keys(data, sorted(names | {"clr", "kind"}), "the data of a range test")
-        sweeps = tuple(_saved_sweep(sweep) for sweep in checks.sequence("sweeps", data["sweeps"]))
+        sweeps = tuple(_saved_sweep(sweep) for sweep in checks.few("sweeps", data["sweeps"], MOST_REPEATS))
         return cls(sweeps, **{name: data[name] for name in names - {"sweeps"}})
 
     @classmethod
@@ -435,10 +435,7 @@ def schedule_between(
 
 def growing(name: str, values: Sequence[object]) -> tuple[float, ...]:
     """Rates of a test: two or more, each above the one before."""
-    values = checks.sequence(name, values)
-    if len(values) > MOST_STEPS:
-        checks.fail(ValueError, name, f"at most {MOST_STEPS:,} rates", f"{len(values):,} rates")
-    rates = tuple(checks.base_rate(name, value) for value in values)
+    rates = tuple(checks.base_rate(name, value) for value in checks.few(name, values, MOST_STEPS))
     if len(rates) < 2 or any(left >= right for left, right in pairwise(rates)):
         checks.fail(ValueError, name, "two or more growing rates", list(rates))
     return rates
@@ -473,6 +470,15 @@ def _entry(name: str, value: object) -> float:
         return scalar(value)
     except TypeError:
         raise TypeError(f"`{name}` must be numbers in order. Received: {checks.shown(value)} among them.") from None
+
+
+def recorded(name: str, values: object) -> tuple[float | None, ...]:
+    """Numbers as they are kept, None where there is none.
+
+    A NaN equals only itself: with one for all, equal results are equal.
+    """
+    numbers = (None if value is None else _entry(name, value) for value in _iterated(name, values))
+    return tuple(math.nan if number is not None and math.isnan(number) else number for number in numbers)
 
 
 def json_values(values: Iterable[float | None]) -> list[float | str | None]:

@@ -48,9 +48,11 @@ class Options:
     progress: bool | None = None
 
     def __post_init__(self) -> None:
-        checks.count("total_steps", self.total_steps)
-        if self.budget is not None and checks.count("budget", self.budget) < FEWEST:
-            checks.fail(ValueError, "budget", f"{FEWEST} updates or more", self.budget)
+        object.__setattr__(self, "total_steps", checks.count("total_steps", self.total_steps))
+        if self.budget is not None:
+            object.__setattr__(self, "budget", checks.count("budget", self.budget))
+            if self.budget < FEWEST:
+                checks.fail(ValueError, "budget", f"{FEWEST} updates or more", self.budget)
         checks.choice("goal", self.goal, GOALS)
         if self.progress is not None:
             checks.flag("progress", self.progress)

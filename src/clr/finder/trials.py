@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from clr import above, checks
 from clr.finder.curve import RATIO, UNSURE, Bounds, NoBoundsError
-from clr.finder.result import GOALS, HUGE, LAST, STOPS, RangeTest, json_values, saved_value, schedule_between
+from clr.finder.result import GOALS, HUGE, LAST, STOPS, RangeTest, json_values, recorded, saved_value, schedule_between
 from clr.schedules.base import Schedule
 from clr.schedules.policies import step_size
 
@@ -28,6 +28,7 @@ BEGINNING = 20  # steps of a range test whose rates are too low to change anythi
 NOISE = 0.25  # of their standard deviation: a smaller fall of the held-out loss is none
 LIKELY, STEEP, CLIFF = 0.95, 8.0, 0.15  # confidence on a plateau; how a slope lowers it; the slope beside an edge
 FARTHEST = 1.5  # decades that both may lower the rate
+MOST = 1000  # trials
 SEARCH_STOPS = STOPS | {"completed": "it tried all that it wanted to try", "budget": "its updates were used up"}
 
 
@@ -64,11 +65,9 @@ class Trial:
             object.__setattr__(self, "score", checks.number("score", self.score, "finite"))
             if not abs(self.score) < HUGE:
                 checks.fail(ValueError, "score", f"a number below {HUGE:g} in size", self.score)
+        object.__setattr__(self, "losses", recorded("losses", self.losses))
         if len(self.losses) > self.num_steps:
             checks.fail(ValueError, "losses", f"at most {self.num_steps} numbers", len(self.losses))
-        # A loss that is not finite is the last: one text for all makes equal trials equal.
-        losses = tuple(math.nan if loss is not None and math.isnan(loss) else loss for loss in self.losses)
-        object.__setattr__(self, "losses", losses)
 
     def __reduce__(self) -> tuple[type["Trial"], tuple[object, ...]]:
         return type(self), tuple(getattr(self, field.name) for field in fields(self))  # so that a copy has the same NaN
@@ -100,7 +99,7 @@ class Search:
 
     def __post_init__(self) -> None:
         checked = {
-            "trials": tuple(checks.sequence("trials", self.trials)),
+            "trials": tuple(checks.few("trials", self.trials, MOST)),
             "total_steps": checks.count("total_steps", self.total_steps),
             "budget": checks.count("budget", self.budget),
             "goal": checks.choice("goal", self.goal, GOALS),
@@ -321,7 +320,7 @@ class Search:
         checks.choice("kind", data.get("kind"), ("search",))
         names = {field.name for field in fields(cls)}
         checks.keys(data, sorted(names | {"clr", "kind"}), "the data of a search")
-        trials = tuple(_saved_trial(trial) for trial in checks.sequence("trials", data["trials"]))
+        trials = tuple(_saved_trial(trial) for trial in checks.few("trials", data["trials"], MOST))
         test = None if data["range_test"] is None else RangeTest.from_dict(data["range_test"])
         rest = {name: data[name] for name in names - {"trials", "range_test"}}
         return cls(range_test=test, trials=trials, **rest)
