@@ -9,7 +9,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 import clr
+from clr.finder.result import Sweep
 from clr.schedules.base import POLICIES, parameters
 from tests import curves
 from tests.curves import measured
@@ -144,6 +145,27 @@ OPTIONS: dict[str, Draw] = {
 }
 
 
+# Of a search of a made-up training, and of a trial.
+SEARCH_OPTIONS: dict[str, Draw] = {
+    "train_step": one_of(lambda lr: 1 / (1 + 100 * lr) + lr * lr, lambda lr: None, lambda lr: math.nan),
+    "reset": one_of(lambda seed: None),
+    "evaluate": one_of(lambda: 0.5),
+    "total_steps": one_of(1, 300, 10**6, 2**53),
+    "budget": one_of(200, 700),
+    "goal": one_of("min", "max"),
+    "min_lr": one_of(1e-7, 1e-5),
+    "max_lr": one_of(10, 100.0),
+}
+TRIAL_OPTIONS: dict[str, Draw] = {
+    "rung": one_of(1, 2),
+    "max_lr": one_of(0.1, 1e-9, 1e90),
+    "num_steps": one_of(1, 30),
+    "losses": one_of((), (1.0,), (math.nan,), (None,)),
+    "score": one_of(0.5, -1e99, None),
+    "stop": one_of("completed", "diverged", "non-finite"),
+}
+
+
 def odd(random: random.Random) -> Any:
     """Any value at all."""
     return random.choice(NUMBERS if random.random() < 0.5 else ODD)
@@ -178,13 +200,14 @@ class Case:
 def fuzz(count: int, seed: int) -> list[str]:
     """Calls functions ``count`` times with odd arguments. Returns what was found: nothing, if all is well."""
     chance, found = random.Random(seed), list[str]()
-    functions = [*FUNCTIONS] * 3 + ["call"] * 25 + ["from_dict"] * 15 + ["range_test"] * 15
+    functions = [*FUNCTIONS] * 3 + ["call"] * 25 + ["from_dict"] * 15 + ["range_test"] * 15 + ["search"] * 15
+    own = {"call": _call, "from_dict": _data, "range_test": _range_test, "search": _search}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for number in range(count):
             name = chance.choice(functions)
             case = Case(f"seed {seed}, number {number}: {name}", (), found)
-            {"call": _call, "from_dict": _data, "range_test": _range_test}.get(name, _make)(chance, case, name)
+            own.get(name, _make)(chance, case, name)
     return found
 
 
@@ -278,6 +301,16 @@ def _range_test(chance: random.Random, case: Case, name: str) -> None:
         given[option] = (lambda *given: value) if option in ("train_step", "evaluate") else value
         case.text += f" with {option}={shown(value)}"
         test = case.check(lambda: clr.range_test(**given))
+    elif kind < 0.4:
+        given = {"losses": (1.0, None), "metrics": (), "stop": "completed"}
+        given |= {chance.choice([*given]): odd(chance)} if chance.random() < 0.5 else {}
+        case.text += f" of the sweep {shown(given)}"
+        sweep = case.check(lambda: Sweep(**given))
+        made: dict[str, Any] = {"sweeps": [sweep], "planned_rates": (0.1, 0.2)}
+        option = chance.choice([field.name for field in fields(clr.RangeTest)])
+        made |= {option: odd(chance)} if chance.random() < 0.5 else {}
+        case.text += f" of {shown(made)}"
+        test = sweep and case.check(lambda: clr.RangeTest(**made))
     elif kind < 0.6:
         given = {"rates": [0.1, 0.2, 0.3], "losses": [1.0, 0.5, 2.0]}
         given |= {"goal": odd(chance)} if chance.random() < 0.2 else {}
@@ -310,6 +343,71 @@ def _check_test(case: Case, test: clr.RangeTest) -> None:
             case.report(f"describes itself in {len(text)} characters")
     again = case.check(lambda: clr.from_json(test.to_json()))
     if again != test:
+        case.report("is another one when it is loaded")
+
+
+def _searched() -> clr.Search:
+    """A search that has all there may be: a range test, two rungs, and trials that diverged."""
+    best = [0.0]
+
+    def train_step(lr: float) -> float:
+        best[0] = 2.0 if lr > 0.5 else 1 + abs(math.log10(max(lr, 1e-9)) + 1.5)
+        return math.inf if lr > 1 else best[0] + lr
+
+    return clr.find_bounds(train_step, lambda seed: None, lambda: best[0], total_steps=5000)
+
+
+SEARCH = _searched().to_dict()
+
+
+def _search(chance: random.Random, case: Case, name: str) -> None:
+    """A search, a trial, or the data of a search, with an odd value in some place."""
+    case.names = (*SEARCH_OPTIONS, *TRIAL_OPTIONS, *SEARCH, *TEST, "data", "losses", "metrics", "trial", "sweep", "clr")
+    kind = chance.random()
+    search: Any
+    if kind < 0.3:
+        given = {option: sense(chance) for option, sense in SEARCH_OPTIONS.items()}
+        option, value = chance.choice([*SEARCH_OPTIONS]), odd(chance)
+        if option == "budget":  # a large one is a long search, and None may be one
+            value = chance.choice(ODD[3:])
+        if option == "reset" and callable(value):  # whose errors are its own
+            value = None
+        given[option] = (lambda *given: value) if option in ("train_step", "evaluate") else value
+        case.text += f" with {option}={shown(value)}"
+        search = case.check(lambda: clr.find_bounds(**given))
+    elif kind < 0.6:
+        own = {option: sense(chance) for option, sense in TRIAL_OPTIONS.items()}
+        own |= {option: odd(chance) for option in chance.sample([*own], chance.choice((0, 1, 1, 2)))}
+        case.text += f" of the trial {shown(own)}"
+        trial = case.check(lambda: clr.Trial(**own))
+        start, total_steps = (odd(chance) if chance.random() < 0.2 else value for value in (1.0, 1000))
+        search = trial and case.check(lambda: clr.Search(None, (trial,) * 2, start, total_steps, 1000))  # type: ignore[arg-type]
+    else:
+        data = json.loads(json.dumps(SEARCH))
+        _spoil(chance, data)
+        case.text += f" from {shown({key: data.get(key) for key in data if key != 'range_test'})}"
+        search = case.check(lambda: clr.from_dict(data))
+    if isinstance(search, clr.Search):
+        _check_search(case, search)
+
+
+def _check_search(case: Case, search: clr.Search) -> None:
+    """Whether a search gives bounds and a schedule or says why not, and is a value as any other."""
+    try:
+        base_lr, max_lr = search.bounds()
+    except clr.NoBoundsError:
+        pass
+    else:
+        if not 0 < base_lr < max_lr < math.inf:
+            case.report(f"has the bounds {base_lr!r} and {max_lr!r}")
+        for schedule in (case.check(search.schedule), case.check(lambda: clr.advise(search).schedule)):
+            if isinstance(schedule, clr.Schedule) and not schedule.limits[1] <= max_lr:
+                case.report(f"has a schedule up to {schedule.limits[1]!r}")
+    for text in (search.describe(), repr(search)):
+        if len(text) > 2 * LONGEST:
+            case.report(f"describes itself in {len(text)} characters")
+    again = case.check(lambda: clr.from_json(search.to_json()))
+    if again != search:
         case.report("is another one when it is loaded")
 
 
@@ -361,17 +459,22 @@ def fuzz_json(count: int, seed: int) -> list[str]:
         ).to_json(),
         clr.momentum(clr.cyclic(0.1, 1.0, 20.3, mode="peak_decay", peak_decay=0.9).clip(0.2, 0.5)).to_json(),
         short.to_json(),
+        clr.Search(short, (clr.Trial(1, 0.1, 3, (0.5, math.nan), None, "non-finite"),) * 2, 1.0, 1000, 600).to_json(),
     ]
-    for number in range(count):
-        text = chance.choice(texts)
-        for _ in range(chance.choice((1, 1, 1, 2, 3))):
-            text = _damaged(chance, text, texts)
-        case = Case(f"seed {seed}, number {number}: {text[:300]!r}", ("",), found)
-        loaded = case.check(lambda text=text: clr.from_json(text))  # type: ignore[misc]
-        if isinstance(loaded, clr.Schedule):
-            _check_schedule(case, loaded)
-        elif isinstance(loaded, clr.RangeTest):
-            _check_test(case, loaded)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of NumPy, where a product of rates near 1e308 overflows on its way
+        for number in range(count):
+            text = chance.choice(texts)
+            for _ in range(chance.choice((1, 1, 1, 2, 3))):
+                text = _damaged(chance, text, texts)
+            case = Case(f"seed {seed}, number {number}: {text[:300]!r}", ("",), found)
+            loaded = case.check(lambda text=text: clr.from_json(text))  # type: ignore[misc]
+            if isinstance(loaded, clr.Schedule):
+                _check_schedule(case, loaded)
+            elif isinstance(loaded, clr.RangeTest):
+                _check_test(case, loaded)
+            elif isinstance(loaded, clr.Search):
+                _check_search(case, loaded)
     return found
 
 
