@@ -49,7 +49,7 @@ class Parts:
     def find(self) -> list[Any]:
         test = clr.torch.range_test(self.model, self.optimizer, LOSS, self.loader, **RANGE)
         search = clr.torch.find_bounds(
-            self.model, self.optimizer, LOSS, self.loader, validation=self.held_out, total_steps=20
+            self.model, self.optimizer, LOSS, self.loader, validation=self.held_out, total_steps=20, budget=200
         )
         return [*test.bounds(), *search.bounds()]
 
@@ -131,7 +131,7 @@ def test_bounds() -> None:
 
 
 def test_own_logging() -> None:
-    class Tracker(tracking.GeneralTracker):  # type: ignore[misc]
+    class Tracker(tracking.GeneralTracker):  # type: ignore[name-defined,misc]
         name, requires_logging_directory, main_process_only = "kept", False, True
         logged: list[Any] = []  # noqa: RUF012
 

@@ -30,7 +30,7 @@ def loader(first: int, last: int, size: int = 32, shuffle: bool = False) -> Any:
     return torch.utils.data.DataLoader(data, size, shuffle=shuffle)
 
 
-class Module(pl.LightningModule):  # type: ignore[misc]
+class Module(pl.LightningModule):  # type: ignore[name-defined,misc]
     def __init__(self, optimizers: int = 1) -> None:
         super().__init__()
         self.network = torch.nn.Sequential(torch.nn.BatchNorm1d(64), torch.nn.Dropout(0.1), network())
@@ -65,7 +65,7 @@ class Module(pl.LightningModule):  # type: ignore[misc]
         return optimizers
 
 
-class Data(pl.LightningDataModule):  # type: ignore[misc]
+class Data(pl.LightningDataModule):  # type: ignore[name-defined,misc]
     def __init__(self) -> None:
         super().__init__()
         self.generator = torch.Generator().manual_seed(3)
@@ -152,7 +152,7 @@ def test_own_logging(tmp_path: Path) -> None:
 
 def found(own: Any, module: Any, data: Any, validation: Any = None) -> list[Any]:
     test = ours.range_test(own, module, data, min_lr=1e-4, max_lr=100.0, num_steps=60)
-    search = ours.find_bounds(own, module, data, validation=validation)
+    search = ours.find_bounds(own, module, data, validation=validation, budget=200)
     assert search.total_steps * own.world_size == 40 // own.accumulate_grad_batches
     return [*test.bounds(), *search.bounds()]
 

@@ -82,7 +82,7 @@ def found() -> dict[str, Any]:
         untouched = trained(model, optimizer)
         test = clr.torch.range_test(model, optimizer, LOSS, own_loader(0, 800), gradient_accumulation_steps=2, **RANGE)
         search = clr.torch.find_bounds(
-            model, optimizer, LOSS, own_loader(0, 800), validation=own_loader(800, 1200), total_steps=20
+            model, optimizer, LOSS, own_loader(0, 800), validation=own_loader(800, 1200), total_steps=20, budget=200
         )
         results[make.__name__] = {
             "losses": test.losses,
