@@ -465,6 +465,12 @@ def test_arguments_that_make_no_sense() -> None:
         ((model, [X[:8]]), {}, TypeError, r"the batches of `data` must be \(x, y\), since .* a loss"),
         ((model, [], None), {"sample_weight": Y}, TypeError, "`sample_weight` goes with arrays"),
         ((model, X, Y), {"batch_size": 0}, ValueError, "`batch_size` must be a whole number"),
+        ((model, [(X, Y)]), {"batch_size": 0}, ValueError, "`batch_size` must be a whole number"),
+        ((model, X, Y), {"shuffle": "no"}, TypeError, "`shuffle` must be True or False. Received: 'no'"),
+        ((model, X, Y), {"class_weight": 5}, TypeError, "`class_weight` must be None or a dict .*Received: 5"),
+        ((model, X, Y), {"class_weight": {"a": 1.0}}, TypeError, "`class_weight` must be None or a dict with a weight"),
+        ((model, X, Y), {"class_weight": {0: "1"}}, TypeError, r"`class_weight\[0\]` must be a finite number"),
+        ((model, X, Y), {"class_weight": {1: math.nan}}, ValueError, r"`class_weight\[1\]` must be a finite number"),
         ((model, X, Y), {"also": 3}, TypeError, "`also` must be"),
         ((model, X, Y), {"also": [3]}, TypeError, "`also` must be Keras variables"),
     ]

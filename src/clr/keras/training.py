@@ -43,6 +43,7 @@ class Training:
         self._model, self._data = model, data
         self._class_weight = _checked_weights(class_weight)
         checks.flag("shuffle", shuffle)
+        checks.count("batch_size", batch_size)
         self._also = checks.sequence("also", also)
         self._samples = None
         if y is not None or hasattr(data, "shape") or isinstance(data, dict):
