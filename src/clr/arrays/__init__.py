@@ -45,6 +45,12 @@ def _jax(kind: type) -> Enter:
     return jax.enter_of(kind)
 
 
+def _mlx(kind: type) -> Enter:
+    from clr.arrays import mlx
+
+    return mlx.enter_of(kind)
+
+
 def _keras(kind: type) -> Enter:
     return _enter_keras_variable if hasattr(kind, "value") else _enter_number
 
@@ -56,6 +62,7 @@ _FRAMEWORKS: dict[str, Callable[[type], Enter]] = {
     "torch": _torch,
     "jax": _jax,
     "jaxlib": _jax,
+    "mlx": _mlx,
     "keras": _keras,
 }
 
