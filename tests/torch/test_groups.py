@@ -1,5 +1,6 @@
 """Which schedule drives which group of an optimizer, and how its values get there."""
 
+import math
 import warnings
 from typing import Any
 
@@ -82,6 +83,11 @@ def test_one_schedule_for_different_rates_says_so(drive: str) -> None:
 def test_ratios_that_cannot_be_kept() -> None:
     with pytest.raises(ValueError, match=r"^a group must have a rate above 0, for the others keep their ratio to"):
         clr.torch.keep_ratios(groups("a", "b", lr=0.0), SCHEDULE)
+    for lr, error in ((math.nan, ValueError), (-1.0, ValueError), (10**400, ValueError), ("x", TypeError)):
+        optimizer = groups("a", "b")
+        optimizer.param_groups[1]["lr"] = lr
+        with pytest.raises(error, match="`lr` must be a finite number, 0 or more"):
+            clr.torch.keep_ratios(optimizer, SCHEDULE)
     with pytest.raises(TypeError, match=r"^`schedule` must be a schedule\. Received: 0\.1\.$"):
         clr.torch.keep_ratios(groups("a"), 0.1)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"^`optimizer` must be a torch\.optim\.Optimizer\. Received: None\.$"):

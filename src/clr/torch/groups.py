@@ -41,8 +41,8 @@ def keep_ratios(optimizer: torch.optim.Optimizer, schedule: Schedule) -> list[Sc
         A list for `LRScheduler` or `Follower`.
 
     Raises:
-        TypeError: An argument is of another type.
-        ValueError: All groups have a rate of 0.
+        TypeError: An argument is of another type, or the rate of a group is not a number.
+        ValueError: All groups have a rate of 0, or one is not a finite number, 0 or more.
 
     >>> import clr, torch
     >>> body, head = torch.zeros(1, requires_grad=True), torch.zeros(1, requires_grad=True)
@@ -58,7 +58,8 @@ def keep_ratios(optimizer: torch.optim.Optimizer, schedule: Schedule) -> list[Sc
 
 def ratios(groups: Sequence[Group]) -> list[float]:
     """The rate of each group as a part of the highest."""
-    rates = [float(group["lr"]) for group in groups]
+    own = (group["lr"] for group in groups)
+    rates = [checks.base_rate("lr", rate.item() if isinstance(rate, torch.Tensor) else rate) for rate in own]
     highest = max(rates)
     if not highest:
         raise ValueError("a group must have a rate above 0, for the others keep their ratio to the highest.")
