@@ -89,7 +89,8 @@ def run(arguments: list[str], folder: Path) -> "subprocess.CompletedProcess[str]
     return subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
+# The libraries of the page of integrations are there only for the tests of these, which run its snippets too.
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python") and "integrations" not in page])
 def test_python_snippets_of_a_page_run_in_order(page: str, tmp_path: Path) -> None:
     script = tmp_path / "snippets.py"
     yours = YOURS if page == "README.md" else {}
