@@ -38,7 +38,7 @@ EXACT = "Relative error of the rate (0.01 to 0.1, step_size 2000; restarts from 
 TIMED = {
     "Time of a call": (cost.pairs, cost.ROUNDS),
     "What is done once": (once.pairs, once.ROUNDS),
-    "Range tests": (once.range_tests, once.TEST_ROUNDS),
+    "Range tests and searches": (once.range_tests, once.TEST_ROUNDS),
 }
 HEADINGS = ("clr", "against", "clr's", "the other's", "clr : other")
 

@@ -1,4 +1,4 @@
-"""What is done once and not in every step: whole curves, imports and range tests."""
+"""What is done once and not in every step: whole curves, imports, range tests and searches."""
 
 import subprocess
 import sys
@@ -38,8 +38,8 @@ def pairs() -> Iterator[Pair]:
 
 
 def range_tests() -> Iterator[Pair]:
-    """Range tests, each against other ways of as many steps."""
-    return chain(torch_range_tests(), other_range_tests())
+    """Range tests and searches, each against other ways of as many steps."""
+    return chain(torch_range_tests(), torch_searches(), other_range_tests())
 
 
 def curves() -> Iterator[Pair]:
@@ -103,6 +103,14 @@ def torch_range_tests() -> Iterator[Pair]:
         ours = partial(torch_tests.range_test, name)
         for other, make in torch_tests.OTHERS.items():
             yield Pair(f"torch range test, {name}", ours, other, partial(make, name))
+
+
+def torch_searches() -> Iterator[Pair]:
+    """A search in PyTorch, with all that it judges, and a plain loop of as many updates."""
+    for name in ("digits_cnn", "mnist1d_cnn"):
+        updates = torch_tests.search(name)
+        plain = partial(torch_tests.plain, name, updates)
+        yield Pair(f"torch search, {name}", partial(torch_tests.search, name), "as many plain updates", plain)
 
 
 def other_range_tests() -> Iterator[Pair]:

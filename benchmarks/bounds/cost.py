@@ -1,4 +1,4 @@
-"""A range test of PyTorch, a plain loop of as many steps, and the tests of other packages, to be timed."""
+"""A range test and a search of PyTorch, a plain loop of as many steps, and the tests of other packages, to be timed."""
 
 import tempfile
 from collections.abc import Callable
@@ -27,11 +27,18 @@ def range_test(name: str) -> None:
     assert len(test.losses) == STEPS
 
 
-def plain(name: str) -> None:
+def search(name: str) -> int:
+    """The search of clr, judged by a fifth of the rows. Returns how many updates it made."""
+    task, model, optimizer, loader = fresh(name, "adamw", 0)
+    options: dict[str, Any] = {"validation": 0.2, "total_steps": task.steps, "budget": 2 * STEPS}
+    return clr.torch.find_bounds(model, optimizer, task.loss_fn, loader, **options).updates
+
+
+def plain(name: str, steps: int = STEPS) -> None:
     """A loop that puts nothing back."""
     task, model, optimizer, loader = fresh(name, "adamw", 0)
     done = 0
-    while done < STEPS:
+    while done < steps:
         for x, y in loader:
             optimizer.param_groups[0]["lr"] = LOW
             optimizer.zero_grad()
@@ -40,7 +47,7 @@ def plain(name: str) -> None:
             optimizer.step()
             loss.item()
             done += 1
-            if done == STEPS:
+            if done == steps:
                 break
 
 

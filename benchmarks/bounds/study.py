@@ -5,9 +5,10 @@ import math
 import os
 from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
-from statistics import mean, median
+from statistics import mean, median, variance
 from typing import Annotated, Any
 from unittest.mock import patch
 
@@ -31,6 +32,7 @@ RATIOS = (10, 3, 100)  # of the upper to the lower bound, in the grid
 RESULTS = Path(__file__).with_name("results.jsonl")
 CLOSE = 1.0  # points from the best of the grid
 FARTHEST = 20.0  # points behind it, in the picture
+BINS = (0.0, 0.3, 0.5, 0.7, 0.85, 1.0)  # of confidence
 WIDTH = 180  # characters of a table
 UNTESTED = (rules.TEXTBOOK, rules.CONSTANT, *training.FREE)  # which have no test of their own
 TESTED = tuple(kind for kind in dict.fromkeys((*rules.KINDS, *rules.LENGTHS)) if kind not in UNTESTED)
@@ -216,10 +218,35 @@ def summary(
         if candidates:
             row["best"] = max(candidates, key=candidates.__getitem__)
             row["metric"] = candidates[row["best"]]
+            row["noise"] = _noise(results, row, seeds)
         for kind in kinds:
             row["rules"][kind] = _outcome(results, kind, task, optimizer, seeds)
         rows.append(row)
     return rows
+
+
+def _noise(results: Results, row: dict[str, Any], seeds: int) -> float:
+    """The noise of the seeds: the standard error of how far the best of the grid is ahead of the rates beside it."""
+    low, high = row["best"]
+    rates = [pair for pair in row["grid"] if math.isclose(pair[1] / pair[0], high / low)]
+    at, spreads = rates.index(row["best"]), []
+    best = _metrics(results, row, seeds, row["best"])
+    for near in rates[max(at - 1, 0) : at] + rates[at + 1 : at + 2]:
+        gaps = [own - other for own, other in zip(best, _metrics(results, row, seeds, near), strict=True)]
+        if len(gaps) > 1:
+            spreads.append(variance(gaps))
+    return math.sqrt(mean(spreads) / seeds) if spreads else 0.0
+
+
+def _metrics(results: Results, row: dict[str, Any], seeds: int, pair: tuple[float, float]) -> list[float]:
+    """The metric of each seed between two bounds of the grid, of those that are known."""
+    outcomes = [results.get(("training", row["task"], row["optimizer"], seed, *pair)) for seed in range(seeds)]
+    return [metric for metric, _ in (outcome for outcome in outcomes if outcome is not None)]
+
+
+def tolerance(row: dict[str, Any]) -> float:
+    """How many points behind the best still count as near: one, or the noise of the seeds where that is more."""
+    return max(CLOSE, float(row.get("noise", 0.0)))
 
 
 def _outcome(results: Results, kind: str, task: str, optimizer: str, seeds: int) -> dict[str, Any]:
@@ -259,20 +286,63 @@ def report(
     kept = Results(results)
     rows = summary(kept, seeds, tasks=complete(kept, seeds))
     kinds = rules.KINDS
-    table = [["task", "optimizer", "", "grid's best", "of", *kinds]]
+    table = [["task", "optimizer", "", "grid's best", "of", "noise", *kinds]]
     for row in rows:
         best = row.get("metric")
         pair = "-" if best is None else "{:.1e} to {:.1e}".format(*row["best"])
         cell = [row["task"], row["optimizer"], "tuning" if row["tuning"] else "held out"]
-        table.append([*cell, "-" if best is None else f"{best:.1f}", pair, *(_said(row, kind) for kind in kinds)])
+        table.append([*cell, "-" if best is None else f"{best:.1f}", pair, f"{row.get('noise', 0.0):.1f}"])
+        table[-1] += [_said(row, kind) for kind in kinds]
     for half in ("tuning", "held out", "all"):
         own = [row for row in rows if half == "all" or row["tuning"] == (half == "tuning")]
-        table.append([f"within {CLOSE:g} point", "", half, "", "", *(_close(own, kind) for kind in kinds)])
-        table.append(["diverged or failed", "", half, "", "", *(_lost(own, kind) for kind in kinds)])
-    table.append(["median (95% interval)", "", "all", "", "", *(str(_gap(rows, kind)) for kind in kinds)])
-    table.append(["updates, median", "", "all", "", "", *(_cost(kept, rows, seeds, kind) for kind in kinds)])
+        table.append([f"within {CLOSE:g} point", "", half, "", "", "", *(_close(own, kind) for kind in kinds)])
+        table.append(["diverged or failed", "", half, "", "", "", *(_lost(own, kind) for kind in kinds)])
+        gaps = (str(_gap(own, kind)) for kind in kinds)
+        table.append(["median (95% interval)", "", half, "", "", "", *gaps])
+    table.append(["updates, median", "", "all", "", "", "", *(_cost(kept, rows, seeds, kind) for kind in kinds)])
     title = "Final metric under each rule's bounds, less that of the best pair of the grid"
     tables.show(table[0], table[1:], title, markdown, WIDTH)
+
+
+def sure(results: Results, kind: str, seeds: int) -> list[tuple[float, bool]]:
+    """The confidence of each answer of a rule of ours, and whether its training is near the best of the same seed."""
+    found = []
+    for row in summary(results, seeds, (), complete(results, seeds)):
+        for seed in range(seeds):
+            kept: Any = clr.from_dict(results.get(("test", kind, row["task"], row["optimizer"], seed)))
+            try:
+                own = kept.bounds()
+            except clr.NoBoundsError:
+                continue
+            metric, diverged = results.get(("training", row["task"], row["optimizer"], seed, *own))
+            best = _metrics(results, row, seeds, row["best"])[seed]
+            near = max(CLOSE, row["noise"] * math.sqrt(seeds))  # the noise of a single seed
+            found.append((own.confidence, metric is not None and not diverged and metric >= best - near))
+    return found
+
+
+@app.command()
+def reliability(
+    results: ResultsOption = RESULTS,
+    seeds: SeedsOption = SEEDS,
+    markdown: MarkdownOption = False,
+) -> None:
+    """Print how often bounds were near the best, by the confidence that was said."""
+    kept = Results(results)
+    table = []
+    for kind in (rules.OURS, rules.SEARCH):
+        for low, high, own in _bins(sure(kept, kind, seeds)):
+            said, near = mean(said for said, _ in own), mean(near for _, near in own)
+            table.append([kind, f"{low:g} to {high:g}", f"{len(own)}", f"{said:.2f}", f"{near:.2f}"])
+    headings = ("rule", "confidence", "answers", "its mean", "share near the best")
+    tables.show(headings, table, "How often the bounds are near the best", markdown, WIDTH)
+
+
+def _bins(found: list[tuple[float, bool]]) -> Iterator[tuple[float, float, list[tuple[float, bool]]]]:
+    for low, high in pairwise(BINS):
+        own = [(said, near) for said, near in found if low <= said < high]
+        if own:
+            yield low, high, own
 
 
 @app.command()
@@ -313,6 +383,7 @@ def draw(
     """Draw how far each rule stays behind, and our range tests with the bounds that they have found."""
     kept = Results(results)
     for path, ax in (
+        (folder / "bounds_reliability.png", _drawn_reliability(kept, seeds)),
         (folder / "bounds.png", _drawn_gaps(summary(kept, seeds, tasks=complete(kept, seeds)))),
         (folder / "bounds_curves.png", _drawn_curves(kept)),
     ):
@@ -382,6 +453,24 @@ def _drawn_gaps(rows: list[dict[str, Any]]) -> Any:
     return ax
 
 
+def _drawn_reliability(results: Results, seeds: int) -> Any:
+    """How often the bounds were near the best over what was said; bars are standard errors."""
+    from matplotlib import pyplot
+
+    _, ax = pyplot.subplots(figsize=(5, 4.5), layout="constrained")
+    ax.plot([0, 1], [0, 1], color="0.7", linewidth=1)
+    for number, kind in enumerate((rules.OURS, rules.SEARCH)):
+        bins = [own for _, _, own in _bins(sure(results, kind, seeds))]
+        said = [mean(confidence for confidence, _ in own) for own in bins]
+        near = [mean(near for _, near in own) for own in bins]
+        error = [math.sqrt(part * (1 - part) / len(own)) for part, own in zip(near, bins, strict=True)]
+        ax.errorbar(said, near, error, fmt="o-", color=f"C{number}", capsize=3, label=kind)
+    ax.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="confidence", ylabel="share of answers near the best")
+    ax.grid(alpha=0.3)
+    ax.legend(frameon=False)
+    return ax
+
+
 def _drawn_curves(results: Results) -> Any:
     """The first range test of each pair."""
     from matplotlib import pyplot
@@ -436,7 +525,7 @@ def _close(rows: list[dict[str, Any]], kind: str) -> str:
     for row in rows:
         outcome = row["rules"][kind]
         whole = not _runs_lost(row, kind) and outcome["metric"] is not None
-        near += whole and "metric" in row and outcome["metric"] >= row["metric"] - CLOSE
+        near += whole and "metric" in row and outcome["metric"] >= row["metric"] - tolerance(row)
     return f"{near} of {len(rows)}"
 
 

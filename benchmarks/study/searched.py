@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -60,10 +60,9 @@ def searched(task: str, optimizer: str) -> Any:
 
 def schedule_of(name: str, search: clr.Search, steps: int) -> Any:
     """A schedule over so many steps, between the bounds of a search for a training of that length."""
-    found = replace(search, total_steps=steps)
     if name in OURS:
-        return found.schedule(name)
-    return Peer(name, found.bounds().max_lr, steps)
+        return search.schedule(name, total_steps=steps)
+    return Peer(name, search.bounds(steps).max_lr, steps)
 
 
 def work(key: Key, search: Any) -> Any:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import schedulefree
@@ -113,7 +113,7 @@ def _searched(
     loader = DataLoader(TensorDataset(x, y), batch_size=task.batch_size, shuffle=True, drop_last=True)
     options: dict[str, Any] = {"validation": 0.2, "total_steps": steps, "keep": "winner"}
     search = clr.torch.find_bounds(model, optimizer, task.loss_fn, loader, **options)
-    return search.updates, replace(search, total_steps=steps - search.updates).schedule("one_cycle")
+    return search.updates, search.schedule("one_cycle", total_steps=steps - search.updates)
 
 
 def _score(

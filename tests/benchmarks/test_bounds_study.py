@@ -206,13 +206,48 @@ def test_what_is_close_and_what_is_lost(rows: list[dict[str, Any]], close: str, 
     assert study._lost(rows, "rule") == lost
 
 
+def test_the_noise_of_the_seeds_widens_what_is_near(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "TASKS", {"wine": TASKS["wine"]})
+    monkeypatch.setattr(study, "MORE", {})
+    kept = Results(tmp_path / "results.jsonl")
+    low, middle, high, *_ = study.grid("sgd", 10)
+    for pair, metrics in ((low, (80.0, 86.0)), (middle, (90.0, 90.0)), (high, (89.0, 79.0))):
+        for seed, metric in enumerate(metrics):
+            kept.add(("training", "wine", "sgd", seed, *pair), [metric, False])
+    sgd, _ = study.summary(kept, 2, [])
+    # The best is ahead of the one below by 10 and 4, a variance of 18, and of the one above by 1 and 11, one of 50.
+    assert sgd["noise"] == pytest.approx(math.sqrt((18 + 50) / 2 / 2))
+    assert study.tolerance(sgd) == sgd["noise"]
+    assert study.tolerance({"noise": 0.3}) == study.tolerance({}) == 1
+    assert study._close([row(86.0) | {"noise": 4.1}, row(86.0) | {"noise": 3.9}], "rule") == "1 of 2"
+
+
+def test_answers_are_counted_by_their_confidence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "TASKS", {"wine": TASKS["wine"]})
+    monkeypatch.setattr(study, "MORE", {})
+    monkeypatch.setattr(study, "complete", lambda results, seeds: ["wine"])
+    kept = Results(tmp_path / "results.jsonl")
+    trials = tuple(
+        clr.Trial(1, rate, 10, (1.0,) * 10, score, "completed")
+        for rate, score in ((0.01 / math.sqrt(10), 2.0), (0.01, 1.0), (0.01 * math.sqrt(10), 2.0))
+    )
+    found = clr.Search(None, trials, 3.0, 10, 600)
+    for optimizer, metrics in (("sgd", (90.0, 88.0)), ("adamw", (90.0, None))):
+        for seed, metric in enumerate(metrics):
+            kept.add(("test", rules.SEARCH, "wine", optimizer, seed), found.to_dict())
+            kept.add(("training", "wine", optimizer, seed, *found.bounds()), [metric, metric is None])
+            kept.add(("training", "wine", optimizer, seed, *next(study.grid(optimizer, 10))), [90.5, False])
+    confidence = found.bounds().confidence
+    assert study.sure(kept, rules.SEARCH, 2) == [(confidence, near) for near in (True, False, True, False)]
+
+
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results behind the page, unpacked elsewhere."""
     return unpacked(study.RESULTS, tmp_path_factory.mktemp("bounds"))
 
 
-@pytest.mark.parametrize("table", [study.report, study.lengths, study.smoothers])
+@pytest.mark.parametrize("table", [study.report, study.reliability, study.lengths, study.smoothers])
 def test_the_tables_of_the_page_are_those_of_the_kept_results(
     table: Callable[..., None], kept: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -66,6 +66,17 @@ def test_a_longer_training_gets_a_lower_rate() -> None:
     assert found.bounds().max_lr == pytest.approx(0.05 * (winner.num_steps / 100_000) ** 0.2, rel=1e-6)
 
 
+def test_bounds_may_be_asked_for_another_length() -> None:
+    found = Made(0.05).find(total_steps=1000)
+    longer = replace(found, total_steps=32_000)
+    assert found.bounds(32_000) == longer.bounds()
+    assert found.bounds(32_000).max_lr == pytest.approx(found.bounds().max_lr / 2)
+    assert found.schedule("linear", total_steps=32_000) == longer.schedule("linear")
+    assert clr.advise(found, 32_000).schedule == clr.advise(longer).schedule
+    with pytest.raises(ValueError, match="`total_steps`"):
+        found.bounds(0)
+
+
 def test_longer_trials_are_judged_at_their_own_length() -> None:
     found = Made(0.05, slope=0.5).find(total_steps=2000)
     short, long = (next(trial.num_steps for trial in found.trials if trial.rung == rung) for rung in (1, 2))
@@ -472,7 +483,9 @@ def test_advice_follows_from_a_search() -> None:
     found = Made(0.05).find(total_steps=1000)
     low, high = found.bounds()
     assert clr.advise(found).schedule == clr.one_cycle(high, 1000, div_factor=high / low)
-    assert clr.advise(found, 500).schedule == clr.one_cycle(high, 500, div_factor=high / low)
+    shorter = found.bounds(500)
+    assert shorter.max_lr > high
+    assert clr.advise(found, 500).schedule == clr.one_cycle(shorter.max_lr, 500, div_factor=10)
     assert clr.advise(found, steps_per_epoch=50).schedule == clr.triangular(low, high, 200)
 
 
@@ -530,7 +543,7 @@ def test_a_search_is_a_value() -> None:
 
 def test_options_of_a_schedule_follow_from_the_length_that_is_given() -> None:
     found = Made(0.05).find(total_steps=1000)
-    _, high = found.bounds()
+    _, high = found.bounds(50)
     assert found.schedule("linear", total_steps=50) == clr.linear(high, 50, warmup_steps=5)
     low, high = found.bounds()
     assert found.schedule("warm_restarts") == clr.warm_restarts(high, base_lr=low, first_cycle=1000)

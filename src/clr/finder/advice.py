@@ -57,9 +57,13 @@ def advise(
     >>> clr.advise((0.01, 0.1), steps_per_epoch=500).schedule == clr.triangular(0.01, 0.1, 2000)
     True
     """
-    found: object = bounds.bounds() if isinstance(bounds, RangeTest | Search) else bounds
-    if isinstance(bounds, Search) and total_steps is None and steps_per_epoch is None:
-        total_steps = bounds.total_steps
+    found: object = bounds
+    if isinstance(bounds, Search):
+        if total_steps is None and steps_per_epoch is None:
+            total_steps = bounds.total_steps
+        found = bounds.bounds(total_steps)
+    elif isinstance(bounds, RangeTest):
+        found = bounds.bounds()
     if not isinstance(found, Bounds | Sequence) or isinstance(found, str | bytes | bytearray | range):
         checks.fail(TypeError, "bounds", "a range test, a search, or two rates", found)
     if len(pair := list(found)) != 2:

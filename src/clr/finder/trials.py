@@ -136,8 +136,8 @@ class Search:
         scored = [trial for trial in self.rung(rung) if trial.score is not None]
         return min(scored, key=lambda trial: (self._cost(trial), -trial.max_lr), default=None)
 
-    def bounds(self) -> Bounds:
-        """The bounds of a cyclical learning rate for a training of ``total_steps``.
+    def bounds(self, total_steps: int | None = None) -> Bounds:
+        """The bounds of a cyclical learning rate for a training.
 
         The trials of the last rung give the best rate: the lowest point of the parabola through the winner and its
         neighbours, or the middle of equal ones. A longer training wants a lower one. So the rate is divided by a power
@@ -145,9 +145,14 @@ class Search:
         ten times what the `gap` is above 0.05 is added, up to a power of 1. In all, the rate is lowered by at most 1.5
         decades. That is the upper bound; the lower one is a tenth of it.
 
+        Args:
+            total_steps: The length of the training, in updates; by default that of the search.
+
         Raises:
             NoBoundsError: No trial was better than no training at all. The error says what to change.
+            TypeError, ValueError: The length is not an integer of at least 1.
         """
+        total = self.total_steps if total_steps is None else checks.count("total_steps", total_steps)
         winner = self.winner
         if winner is None:
             if self.stop in LAST:
@@ -172,7 +177,7 @@ class Search:
                 "do best, and none of them has come to its end.",
                 "Look for rows of the data that make the loss infinite; or give a larger `budget`.",
             )
-        best, longer = self._best_rate(winner.rung), self.total_steps / winner.num_steps
+        best, longer = self._best_rate(winner.rung), total / winner.num_steps
         gap = self.gap
         power = OVERFITTED if self.overfits else HORIZON
         if gap is not None:
@@ -201,7 +206,7 @@ class Search:
         return "highest" if winner.max_lr == max(rates) else None
 
     def schedule(self, policy: str | Callable[..., Schedule] = "one_cycle", **options: object) -> Schedule:
-        """A schedule between the bounds, over ``total_steps``.
+        """A schedule over a training, between the bounds for its length.
 
         Args:
             policy: The name of a policy, such as ``"one_cycle"`` (the default), ``"triangular"`` or ``"linear"``; or a
@@ -216,7 +221,7 @@ class Search:
         """
         total = checks.count("total_steps", options.get("total_steps", self.total_steps))
         return schedule_between(
-            self.bounds(),
+            self.bounds(total),
             policy,
             options,
             total_steps=total,
