@@ -219,6 +219,23 @@ def test_a_search_judges_by_what_the_module_logs(tmp_path: Path) -> None:
         ours.find_bounds(trainer(tmp_path, max_epochs=-1), module, data[0], validation=data[1])
 
 
+def test_groups_keep_the_ratio_that_they_had_before_a_scheduler(tmp_path: Path) -> None:
+    seen: list[Any] = []
+
+    class Warmed(Module):
+        def configure_optimizers(self) -> Any:
+            layers = [self.network[2][0], self.network[2][2]]
+            groups = [
+                {"params": layer.parameters(), "lr": rate} for layer, rate in zip(layers, (0.5, 0.25), strict=True)
+            ]
+            optimizer = torch.optim.SGD(groups)
+            optimizer.register_step_pre_hook(lambda own, *_: seen.append([group["lr"] for group in own.param_groups]))
+            return [optimizer], [torch.optim.lr_scheduler.LambdaLR(optimizer, [lambda step: 0.0, lambda step: step])]
+
+    test = ours.range_test(trainer(tmp_path), Warmed(), loader(0, 640), min_lr=0.01, max_lr=0.1, num_steps=10)
+    assert seen == [[rate, rate / 2] for rate in test.rates]
+
+
 def test_what_a_finder_cannot_do_is_refused(tmp_path: Path) -> None:
     own = trainer(tmp_path)
     with pytest.raises(TypeError, match=r"`trainer` must be a lightning\.pytorch\.Trainer"):

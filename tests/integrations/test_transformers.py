@@ -186,6 +186,14 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path) -> None:
         ours.range_test(own, num_steps=10)
 
 
+@pytest.mark.parametrize("name", ["is_deepspeed_enabled", "is_fsdp_enabled"])
+def test_finders_refuse_deepspeed_and_fsdp(name: str, tmp_path: Path) -> None:
+    own = trainer(tmp_path)
+    setattr(own, name, True)
+    with pytest.raises(ValueError, match="the finders do not support a Trainer with DeepSpeed or FSDP"):
+        ours.find_bounds(own)
+
+
 def both(folder: Path) -> Any:
     torch.manual_seed(0)
     own = trainer(folder, gradient_accumulation_steps=2)
