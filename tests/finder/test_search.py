@@ -526,10 +526,11 @@ def test_a_slope_beside_the_winner_lowers_the_confidence() -> None:
     rates = [0.01 / math.sqrt(10), 0.01, 0.01 * math.sqrt(10)]
     flat = clr.Search(None, rung(*zip(rates, (3.0, 2.0, 3.0), (1.02, 1.0, 1.02), strict=True)), 2.0, 100, 600)
     steep = clr.Search(None, rung(*zip(rates, (3.0, 2.0, 3.0), (1.5, 1.0, 1.5), strict=True)), 2.0, 100, 600)
-    unknown = replace(flat, start=None)
-    assert flat.bounds().confidence == pytest.approx(0.95 / 1.16)
-    assert steep.bounds().confidence == pytest.approx(0.95 / 5)
-    assert unknown.bounds().confidence == replace(flat, trials=flat.trials[1:]).bounds().confidence < 0.5
+    cliff = replace(flat, trials=(*flat.trials[:2], clr.Trial(1, rates[2], 100, (3.0,), None, "diverged")))
+    assert flat.bounds().confidence == pytest.approx(0.93 / 1.01)
+    assert steep.bounds().confidence == cliff.bounds().confidence == pytest.approx(0.93 / 1.25)
+    assert replace(flat, start=None).bounds().confidence == cliff.bounds().confidence  # the fall is not known
+    assert replace(flat, trials=flat.trials[1:]).bounds().confidence == 0.465
 
 
 def test_a_search_is_a_value() -> None:

@@ -26,7 +26,7 @@ OVERFITTED = 1.0  # the largest power: where rate times updates, which is how mu
 SAME_UNITS = 1.5  # how many times the training loss the held-out one may be before any training, to be its like
 BEGINNING = 20  # steps of a range test whose rates are too low to change anything
 NOISE = 0.25  # of their standard deviation: a smaller fall of the held-out loss is none
-LIKELY, STEEP, CLIFF = 0.95, 8.0, 0.15  # confidence on a plateau; how a slope lowers it; the slope beside an edge
+LIKELY, STEEP, CLIFF = 0.93, 0.5, 0.5  # confidence on a plateau; how a slope lowers it; the slope of a cliff
 FARTHEST = 1.5  # decades that both may lower the rate
 MOST = 1000  # trials
 SEARCH_STOPS = STOPS | {"completed": "it tried all that it wanted to try", "budget": "its updates were used up"}
@@ -392,9 +392,10 @@ class Search:
         rises = [
             (self._cost(own[side]) - self._cost(winner)) / fall for side in (at - 1, at + 1) if 0 <= side < len(own)
         ]
-        if len(rises) < 2 or not all(map(math.isfinite, rises)):  # an edge, or a neighbour that diverged
-            return LIKELY / (1 + STEEP * CLIFF)
-        return LIKELY / (1 + STEEP * min(rises))
+        if len(rises) < 2:  # nobody knows what is beyond
+            return LIKELY / 2
+        steepest = max(rises)
+        return LIKELY / (1 + STEEP * (steepest if math.isfinite(steepest) else CLIFF))
 
 
 def _late(trial: Trial) -> float:
