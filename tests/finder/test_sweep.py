@@ -565,7 +565,7 @@ def test_a_test_without_bounds_in_words(test: clr.RangeTest, lines: list[str]) -
 def test_words_say_that_the_confidence_is_low() -> None:
     noisy = measured(curves.valley, noise=0.3)
     assert noisy.bounds().confidence < 0.5 < measured(curves.valley).bounds().confidence
-    assert noisy.describe().endswith("The confidence is low: take larger batches, more steps or several repeats.")
+    assert noisy.describe().endswith("take larger batches, more steps or several repeats.")
 
 
 def test_the_repr_is_short() -> None:

@@ -58,7 +58,8 @@ class Sweep:
     Attributes:
         losses: The loss of each step, None where no update was made.
         metrics: What ``evaluate`` returned after each step, None where it was not called.
-        stop: Why the pass ended, a key of `STOPS`.
+        stop: Why the pass ended: ``"completed"``, ``"diverged"``, ``"non-finite"``, ``"time"``, ``"data"`` or
+            ``"interrupted"``.
     """
 
     losses: tuple[float | None, ...]
@@ -84,7 +85,7 @@ class RangeTest:
     `clr.range_test` and its kin make it, and `from_losses` makes it of a curve that was recorded elsewhere.
 
     Attributes:
-        sweeps: A `Sweep` for each repeat.
+        sweeps: A `clr.finder.result.Sweep` for each repeat.
         planned_rates: The rates that were to be tried, in order.
         goal: Whether the metric, if there is one, is better when it is smaller (``"min"``) or larger (``"max"``).
         diverge_at: The loss had to rise above its start by this many times its fall to end the test.
@@ -200,7 +201,11 @@ class RangeTest:
 
     @property
     def stop(self) -> str:
-        """Why the test ended, a key of `STOPS`: for several repeats, why most of them did, or what ended them all."""
+        """Why the test ended.
+
+        It is ``"completed"``, ``"diverged"``, ``"non-finite"``, ``"time"``, ``"data"`` or ``"interrupted"``. For
+        several repeats it is why most of them did, or what ended them all.
+        """
         stops = [sweep.stop for sweep in self.sweeps]
         return stops[-1] if stops[-1] in LAST else Counter(stops).most_common(1)[0][0]
 
@@ -221,7 +226,7 @@ class RangeTest:
 
     @property
     def metrics(self) -> tuple[tuple[float, float], ...]:
-        """The rates at which the model was evaluated, each with the metric: with several repeats, their median."""
+        """The rates at which the model was evaluated, each with the metric, or the median metric of several repeats."""
         return tuple((rate, median(metrics)) for rate, metrics in self._points("metrics"))
 
     @property
@@ -235,7 +240,7 @@ class RangeTest:
 
     @cached_property
     def curve(self) -> Curve:
-        """The curve from which the bounds are read: of the metric if there is one, else of the loss."""
+        """The curve from which the bounds are read, of the metric if there is one, else of the loss."""
         rates: list[float] = []
         values: list[float] = []
         for rate, repeats in self._points("metrics" if self._judged_by_metric else "losses"):
@@ -337,7 +342,10 @@ class RangeTest:
         lines.append(f"base_lr {bounds.base_lr:.4g}, max_lr {bounds.max_lr:.4g}, confidence {bounds.confidence:.2f}.")
         lines.append(bounds.reason)
         if bounds.confidence < UNSURE:
-            lines.append("The confidence is low: take larger batches, more steps or several repeats.")
+            lines.append(
+                "The confidence is low: use `find_bounds`, which judges by held-out data; or take larger batches, more "
+                "steps or several repeats."
+            )
         return "\n".join(lines)
 
     def __repr__(self) -> str:
