@@ -286,9 +286,8 @@ def seed(number: int, loader: object) -> None:
 def counts(loader: object) -> list[Callable[[], object]]:
     """Functions that put the attributes of a loader and its samplers back, such as the epochs that they count."""
     holders: list[Any] = [own for own in _holders(loader) if isinstance(own, DataLoader | Sampler)]
-    holders += [
-        own.gradient_state for own in holders if hasattr(own, "gradient_state")
-    ]  # Accelerate's loaders are open
+    # In which Accelerate notes the loaders that are being read.
+    holders += [own.gradient_state for own in holders if hasattr(own, "gradient_state")]
     return [partial(_refill, vars(own), dict(vars(own))) for own in holders]
 
 
