@@ -20,6 +20,7 @@ def find_bounds(
     y: object = None,
     *,
     validation: object = None,
+    validation_steps: int | None = None,
     total_steps: int,
     budget: int | None = None,
     evaluate: Callable[[], object] | None = None,
@@ -46,6 +47,8 @@ def find_bounds(
         validation: The data to judge by, as ``model.evaluate`` takes it: ``(x, y)`` or ``(x, y, sample_weight)``, or a
             data set of batches. Or a part of the samples of ``data``, such as 0.2, drawn at random, which the search
             then does not train on; for that ``data`` must be arrays.
+        validation_steps: How many batches of ``validation`` to judge by, as in ``fit``. By default all of them. A data
+            set that has no end needs it.
         total_steps: The length of the training that the bounds are for, in updates.
         budget: How many updates the search may make, as in `clr.find_bounds`.
         evaluate: Use it in place of ``validation``: a function that returns a held-out loss or metric, say
@@ -64,7 +67,7 @@ def find_bounds(
         progress: Whether to show a progress bar; by default on a terminal.
 
     Returns:
-        The `Search`. Its ``stop`` says why it ended. After Ctrl-C it has what is known so far.
+        The `clr.Search`. Its ``stop`` says why it ended. After Ctrl-C it has what is known so far.
 
     Raises:
         TypeError, ValueError: An argument makes no sense.
@@ -89,6 +92,10 @@ def find_bounds(
     for name, own in (("data", data), ("validation", validation)):
         if isinstance(own, Iterator):  # trials would see different batches
             checks.fail(TypeError, name, "data that can be read again from its start, not an iterator", own)
+    if validation_steps is not None:
+        checks.count("validation_steps", validation_steps)
+    elif _has_no_end(validation):
+        raise ValueError("`validation_steps` must be given, for `validation` has no end.")
     if isinstance(validation, tuple | list) and not 1 <= len(validation) <= 3:
         checks.fail(ValueError, "validation", "(x, y) or (x, y, sample_weight)", validation)
     if checks.is_real(validation):
@@ -104,7 +111,7 @@ def find_bounds(
         shuffle=shuffle,
         also=also,
     )
-    judge = evaluate or (lambda: _loss(model, validation, batch_size))
+    judge = evaluate or (lambda: _loss(model, validation, batch_size, validation_steps))
     winner = search.Winner(training.kept)
     on_best = winner if keep == "winner" else None
     found = training.run(lambda: search.run(training.update, training.restart, judge, options, on_best))
@@ -113,14 +120,21 @@ def find_bounds(
     return found
 
 
-def _loss(model: keras.Model, validation: Any, batch_size: int) -> float:
+def _loss(model: keras.Model, validation: Any, batch_size: int, steps: int | None) -> float:
     """The mean loss over held-out samples, with regularization, as in training."""
     if isinstance(validation, tuple | list):
         x, y, sample_weight = (*validation, None, None)[:3]
-        logs = model.evaluate(x, y, batch_size, verbose=0, sample_weight=sample_weight, return_dict=True)
+        logs = model.evaluate(x, y, batch_size, 0, sample_weight, steps, return_dict=True)
     else:
-        logs = model.evaluate(validation, verbose=0, return_dict=True)
+        logs = model.evaluate(validation, verbose=0, steps=steps, return_dict=True)
     return float(logs["loss"])
+
+
+def _has_no_end(data: Any) -> bool:
+    """Whether a data set says that its batches never end."""
+    if isinstance(data, keras.utils.PyDataset):
+        return data.num_batches is None
+    return hasattr(data, "cardinality") and int(data.cardinality()) == -1  # as TensorFlow has it
 
 
 def _parts(arrays: tuple[object, object, object], part: float) -> tuple[Any, Any]:
