@@ -1,14 +1,12 @@
 """PyTorch-Ignite, with its own trainers, checkpoints and loggers, on real digits."""
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import clr
+from tests.integrations.common import alike, in_processes
 from tests.integrations.digits import (
     LOSS,
     MOMENTUM,
@@ -28,7 +26,6 @@ handlers = pytest.importorskip("ignite.handlers")
 metrics = pytest.importorskip("ignite.metrics")
 ours = pytest.importorskip("clr.integrations.ignite")
 Events = engines.Events
-ROOT = Path(__file__).parents[2]
 
 
 def parts(accumulation: int = 1) -> tuple[Any, Any, Any]:
@@ -99,13 +96,14 @@ def run(folder: Path, stop: int) -> Any:
     return [list(map(list, seen)), model[0].weight.tolist()]
 
 
+def going_on(folder: Path) -> Any:
+    return run(folder, 40)
+
+
 def test_a_run_that_resumes_in_a_fresh_process_ends_as_one_that_never_stopped(tmp_path: Path) -> None:
     whole, weights = run(tmp_path / "whole", 40)
     before, _ = run(tmp_path / "some", 20)
-    again = "import json, pathlib, sys; from tests.integrations.test_ignite import run"
-    program = f"{again}; print(json.dumps(run(pathlib.Path(sys.argv[1]), 40)))"
-    command = [sys.executable, "-W", "ignore", "-c", program, str(tmp_path / "some")]
-    after, resumed = json.loads(subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout)
+    ((after, resumed),) = in_processes(going_on, tmp_path / "some")
     assert list(map(tuple, whole)) == planned(0, 20)
     assert before + after == whole
     assert resumed == weights
@@ -242,6 +240,28 @@ def test_what_is_used_wrongly_is_said() -> None:
     idle = engines.Engine(lambda engine, batch: 1.0)
     with pytest.raises(RuntimeError, match="the training step has made no update of `optimizer` in 10,000 batches"):
         ours.range_test(idle, loader(rows=32), to_save)
+
+
+def replicas(folder: Path) -> Any:
+    """The updates of a replica, and what the finders say of it."""
+    torch.distributed.init_process_group("gloo")
+    rank = torch.distributed.get_rank()
+    model = torch.nn.parallel.DistributedDataParallel(network())
+    optimizer = sgd(model)
+    trainer = engines.create_supervised_trainer(model, optimizer, LOSS, gradient_accumulation_steps=2)
+    follower(optimizer).attach(trainer)
+    seen = watched(optimizer)
+    trainer.run(list(loader(rows=640, shuffle=False))[rank::2])
+    with pytest.raises(ValueError, match="not supported") as refused:
+        ours.range_test(trainer, loader(), {"model": model, "optimizer": optimizer})
+    torch.distributed.destroy_process_group()
+    return [seen, model.module[0].weight.tolist(), str(refused.value)]
+
+
+def test_two_processes(tmp_path: Path) -> None:
+    seen, _, refused = alike(in_processes(replicas, tmp_path, size=2))
+    assert list(map(tuple, seen)) == planned(0, 5)
+    assert "`train_on_batch` is not supported" in refused
 
 
 def test_a_wrapped_loss_is_found_by_the_transform() -> None:

@@ -1,9 +1,6 @@
 """skorch: nets as scikit-learn sees them, with skorch's own checkpoints, on real digits."""
 
-import json
 import pickle
-import subprocess
-import sys
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -12,6 +9,7 @@ import numpy as np
 import pytest
 
 import clr
+from tests.integrations.common import in_processes
 from tests.integrations.digits import LOSS, MOMENTUM, SCHEDULE, copied, digits, network, planned, sgd, torch, watched
 
 skorch = pytest.importorskip("skorch")
@@ -19,7 +17,6 @@ callbacks = pytest.importorskip("skorch.callbacks")
 helper = pytest.importorskip("skorch.helper")
 ours = pytest.importorskip("clr.integrations.skorch")
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.utils.data:UserWarning")
-ROOT = Path(__file__).parents[2]
 
 
 def data(rows: int = 320) -> tuple[Any, Any]:
@@ -115,14 +112,15 @@ def run(folder: Path, epochs: int) -> Any:
     return [list(map(list, seen)), own.module_[0].weight.tolist()]
 
 
+def going_on_from(folder: Path) -> Any:
+    return run(folder, 2)
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_a_net_that_is_loaded_in_a_fresh_process_goes_on_exactly(tmp_path: Path) -> None:
     whole, weights = run(tmp_path / "whole", 3)
     before, _ = run(tmp_path / "some", 1)
-    again = "import json, pathlib, sys; from tests.integrations.test_skorch import run"
-    program = f"{again}; print(json.dumps(run(pathlib.Path(sys.argv[1]), 2)))"
-    command = [sys.executable, "-W", "ignore", "-c", program, str(tmp_path / "some")]
-    after, resumed = json.loads(subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout)
+    ((after, resumed),) = in_processes(going_on_from, tmp_path / "some")
     assert list(map(tuple, whole)) == planned(0, 30)
     assert before + after == whole
     assert resumed == weights
