@@ -115,7 +115,7 @@ def torch_searches() -> Iterator[Pair]:
 
 def other_range_tests() -> Iterator[Pair]:
     """A range test in the other frameworks, and a plain loop of as many steps."""
-    batches = training.test_batches()[:STEPS]
+    batches = training.search_data()[1][:STEPS]
     yield _keras(batches)
     yield _tensorflow(batches)
     yield _jax(batches)

@@ -61,12 +61,31 @@ def family(path: Path) -> None:
     plot.save(axes[0, 0], path)
 
 
+def demo() -> None:
+    """The pictures of ``clr demo``."""
+    search = tensorflow.search(DEMO_STEPS)
+    for name, result in (("range_test", search.range_test), ("search", search)):
+        if result is not None:
+            plot.save(result.plot(), FIGURES / f"{name}.png")
+    rates = training.Rates.of(search, map(trained, training.tries("tensorflow", search)))
+    runs = [
+        trained(training.Planned("tensorflow", policy, seed, DEMO_STEPS, rates))
+        for policy in (training.FIXED, *POLICIES, training.ONE_CYCLE)
+        for seed in range(DEMO_SEEDS)
+    ]
+    report.draw(runs, report.summary(runs, rates), FIGURES / "demo_rates.png", FIGURES / "demo_accuracy.png")
+
+
+def trained(plan: training.Planned) -> training.Run:
+    """The run that is planned."""
+    *_, run = tensorflow.train(*plan[1:])
+    return run
+
+
 def main() -> None:
     """Draws them all."""
     FIGURES.mkdir(exist_ok=True)
-    test = tensorflow.range_test()
-    plot.save(test.plot(), FIGURES / "range_test.png")
-    rates = training.Rates.of(test)
+    demo()
     family(FIGURES / "family.png")
     for way in (eager, graph):
         for mode in POLICIES:
@@ -75,13 +94,6 @@ def main() -> None:
             plot.label(ax, "learning rate")
             ax.set_title(f"{mode}, {way.__name__} mode")
             plot.save(ax, FIGURES / f"{way.__name__}_{mode}.png")
-
-    runs = []
-    for policy in (training.FIXED, *POLICIES):
-        for seed in range(DEMO_SEEDS):
-            *_, run = tensorflow.train(policy, seed, DEMO_STEPS, rates)
-            runs.append(run)
-    report.draw(runs, report.summary(runs, rates), FIGURES / "demo_rates.png", FIGURES / "demo_accuracy.png")
 
 
 if __name__ == "__main__":

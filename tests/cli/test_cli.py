@@ -41,7 +41,7 @@ REFUSED = {
     "plot --out {file}.nonsense": "cannot write {file}.nonsense: Format 'nonsense' is not supported .*",
     "demo --total-steps 1": "Invalid value for '--total-steps': .*greater than or equal to 20",
     "demo --seeds 0": "Invalid value for '--seeds': .*greater than or equal to 1",
-    "demo --policy cosine": f"Invalid value for '--policy': .*'cosine' is not one of {POLICIES}.",
+    "demo --policy cosine": f"Invalid value for '--policy': .*'cosine' is not one of {POLICIES}, 'one_cycle'.",
     "demo --out {file}": "cannot write {file}: File exists",
     "demo --out {file}/folder": "cannot write {file}/folder: Not a directory",
     "range-test show {missing}": "cannot read {missing}: No such file or directory",

@@ -179,9 +179,10 @@ each_command = pytest.mark.parametrize("arguments", RIGHT.values(), ids=list(RIG
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The demonstration does not train, and there is a file of runs."""
     training = pytest.importorskip("clr.demo.torch")
-    test = measured(curves.valley)
+    trials = (clr.Trial(1, 0.1, 100, (2.0,) * 100, 1.0, "completed"),)
+    search = clr.Search(measured(curves.valley), trials, 2.0, 20, 600)
     run = clr.demo.training.Run("torch", "fixed", 0, [1.0] * 20, [0.1] * 20, [0.5] * 2)
-    monkeypatch.setattr(training, "range_test", lambda: test)
+    monkeypatch.setattr(training, "search", lambda total_steps: search)
     monkeypatch.setattr(training, "train", lambda *given: iter([run]))
     assert called("compare", "trained:train", *GIVEN, "--runs", "runs.sqlite")[0] == 0
 

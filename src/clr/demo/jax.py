@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 import clr
-from clr.demo.training import MOMENTUM, Images, Labels, Rates, Run, digits, record, start, test_batches
+from clr.demo.training import MOMENTUM, Images, Labels, Rates, Run, digits, record, search_data, start
 
 Weights: TypeAlias = list[jax.Array]
 State: TypeAlias = tuple[Weights, optax.OptState]
@@ -28,9 +28,10 @@ def loss_of(weights: Weights, images: jax.Array, labels: jax.Array) -> jax.Array
     return optax.softmax_cross_entropy_with_integer_labels(network(weights, images), labels).mean()
 
 
-def range_test() -> clr.RangeTest:
-    """Finds the rates of the demonstration."""
-    weights = [jnp.asarray(part) for part in start(0, 1)[0]]
+def search(total_steps: int) -> clr.Search:
+    """Searches the bounds of the demonstration, for trainings of ``total_steps``."""
+    initial, batches, held_out = search_data()
+    weights = [jnp.asarray(part) for part in initial]
     optimizer = optax.trace(MOMENTUM)
 
     @jax.jit
@@ -40,8 +41,12 @@ def range_test() -> clr.RangeTest:
         changes, trace = optimizer.update(gradients, trace)
         return (jax.tree.map(lambda weight, change: weight - lr * change, weights, changes), trace), loss
 
-    batches = test_batches()
-    return clr.jax.range_test(update, (weights, optimizer.init(weights)), batches, num_steps=len(batches))
+    @jax.jit
+    def held_out_loss(state: State) -> jax.Array:
+        return loss_of(state[0], *held_out)
+
+    state = weights, optimizer.init(weights)
+    return clr.jax.find_bounds(update, state, batches, held_out_loss, total_steps=total_steps)
 
 
 def train(policy: str, seed: int, total_steps: int, rates: Rates) -> Iterator[Run]:

@@ -15,7 +15,7 @@ import tensorflow as tf
 from keras import layers
 
 import clr
-from clr.demo.training import MOMENTUM, Images, Labels, Rates, Run, Weights, digits, record, start, test_batches
+from clr.demo.training import MOMENTUM, Images, Labels, Rates, Run, Weights, digits, record, search_data, start
 
 
 class Network(keras.Sequential):  # type: ignore[misc]
@@ -56,11 +56,10 @@ def compiled(weights: Weights, rate: float | clr.keras.LearningRateSchedule) -> 
     return model
 
 
-def range_test() -> clr.RangeTest:
-    """Finds the rates of the demonstration."""
-    model = compiled(start(0, 1)[0], 1.0)
-    batches = test_batches()
-    return clr.keras.range_test(model, batches, num_steps=len(batches))
+def search(total_steps: int) -> clr.Search:
+    """Searches the bounds of the demonstration, for trainings of ``total_steps``."""
+    initial, batches, held_out = search_data()
+    return clr.keras.find_bounds(compiled(initial, 1.0), batches, validation=held_out, total_steps=total_steps)
 
 
 def train(policy: str, seed: int, total_steps: int, rates: Rates) -> Iterator[Run]:

@@ -1,4 +1,4 @@
-"""What the demonstration shows of its runs: a table, two pictures and the numbers."""
+"""What the demonstration shows of its search and its runs: lines, a table, pictures and the numbers."""
 
 import json
 import math
@@ -10,22 +10,34 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from clr import RangeTest, plot
-from clr.demo.training import EVALUATE_EVERY, FIXED, Rates, Run
-from clr.finder.result import STOPS
+from clr import Search, plot
+from clr.demo.training import EVALUATE_EVERY, FIXED, USUAL_RATES, Rates, Run
+from clr.finder.trials import SEARCH_STOPS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
 
-def found_in_words(test: RangeTest, framework: str) -> str:
-    """What the LR range test has found."""
-    rates, bounds = Rates.of(test), test.bounds()
+def search_in_words(search: Search, framework: str) -> str:
+    """What the search has found, and what it cost."""
+    bounds = search.bounds()
     return (
-        f"LR range test in {framework}: {len(test.rates)} of {test.num_steps} steps: {STOPS[test.stop]}. "
-        f"base_lr {rates.base_lr:.3g} and max_lr {rates.max_lr:.3g} (confidence {bounds.confidence:.2f}), "
-        f"and {rates.fixed:.3g} for a fixed rate, by the valley rule."
+        f"Search in {framework}: {SEARCH_STOPS[search.stop]}. "
+        f"base_lr {bounds.base_lr:.3g} and max_lr {bounds.max_lr:.3g} (confidence {bounds.confidence:.2f}). "
+        f"It cost {search.updates} updates, {search.updates / search.total_steps:.2g} times those of a run."
+    )
+
+
+def fixed_in_words(tries: list[Run], rates: Rates) -> str:
+    """Among which rates the fixed one was chosen, and what that cost."""
+    *others, last = (
+        f"{rate:g} ({100 * max(run.accuracies):.2f}%)" for rate, run in zip(USUAL_RATES, tries, strict=True)
+    )
+    steps = len(tries[0].losses)
+    return (
+        f"Fixed rate: {rates.fixed:g}, the best of {', '.join(others)} and {last} on the digits for testing, "
+        f"in a run of {steps} updates each. They cost {len(tries) * steps} updates."
     )
 
 
@@ -92,7 +104,8 @@ def table(rows: list[dict[str, Any]], total_steps: int) -> Table:
     result = Table(
         title=f"Accuracy on held-out digits, {total_steps} steps"
         + (f" in {frameworks[0]}" if len(frameworks) == 1 else ""),
-        caption="Mean over the seeds. Steps to match: until it is as high as the best at the fixed rate.",
+        caption="Mean over the seeds. Steps to match: until it is as high as the best at the fixed rate. "
+        "Neither counts what the choice of its rates cost.",
     )
     result.add_column("policy")
     for heading in ("seeds", "best", "final (lowest, highest)", "steps to match"):
@@ -114,15 +127,19 @@ def table(rows: list[dict[str, Any]], total_steps: int) -> Table:
     return result
 
 
-def save_test(test: RangeTest, folder: Path) -> list[Path]:
-    """Writes the LR range test and its picture, and returns their paths."""
-    picture, numbers = folder / "range_test.png", folder / "range_test.json"
-    plot.save(test.plot(), picture)
-    numbers.write_text(test.to_json() + "\n")
-    return [picture, numbers]
+def save_search(search: Search, folder: Path) -> list[Path]:
+    """Writes the range test of a search and the search itself, and their pictures. Returns the paths."""
+    paths = []
+    for name, result in (("range_test", search.range_test), ("search", search)):
+        if result is not None:
+            picture, numbers = folder / f"{name}.png", folder / f"{name}.json"
+            plot.save(result.plot(), picture)
+            numbers.write_text(result.to_json() + "\n")
+            paths += [picture, numbers]
+    return paths
 
 
-def save(runs: list[Run], rows: list[dict[str, Any]], rates: Rates, folder: Path) -> list[Path]:
+def save(runs: list[Run], rows: list[dict[str, Any]], rates: Rates, tries: list[Run], folder: Path) -> list[Path]:
     """Writes the numbers, and two pictures for each framework, and returns their paths."""
     frameworks = _by_framework(runs)
     paths = []
@@ -132,9 +149,8 @@ def save(runs: list[Run], rows: list[dict[str, Any]], rates: Rates, folder: Path
         draw(own, [row for row in rows if row["framework"] == framework], *pictures)
         paths += pictures
     numbers = folder / "results.json"
-    numbers.write_text(
-        json.dumps({"rates": asdict(rates), "summary": rows, "runs": [asdict(run) for run in runs]}) + "\n"
-    )
+    made = {"tries": [asdict(run) for run in tries], "runs": [asdict(run) for run in runs]}
+    numbers.write_text(json.dumps({"rates": asdict(rates), "summary": rows, **made}) + "\n")
     return [*paths, numbers]
 
 
@@ -190,5 +206,5 @@ def _line(policy: str) -> str:
 
 def _finish(ax: "Axes", quantity: str, path: Path) -> None:
     plot.label(ax, quantity)
-    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, frameon=False)
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=5, frameon=False)
     plot.save(ax, path)

@@ -2,13 +2,15 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # hides the notices of its start
 
+import numpy as np
 import tensorflow as tf
 
 import clr
-from clr.demo.training import MOMENTUM, TEST_STEPS, Rates, Run, digits, record, start, test_batches
+from clr.demo.training import MOMENTUM, ONE_CYCLE, Rates, Run, digits, record, search_data, start
 
 
 def network(weights: Sequence[tf.Variable], images: tf.Tensor) -> tf.Tensor:
@@ -30,23 +32,28 @@ def loss_and_gradients(
     return loss, tape.gradient(loss, weights)
 
 
-def range_test() -> clr.RangeTest:
-    """Finds the rates of the demonstration."""
-    weights = [tf.Variable(part) for part in start(0, 1)[0]]
+def search(total_steps: int) -> clr.Search:
+    """Searches the bounds of the demonstration, for trainings of ``total_steps``."""
+    initial, batches, held_out = search_data()
+    weights = [tf.Variable(part) for part in initial]
+    images, labels = (tf.constant(np.stack(parts)) for parts in zip(*batches, strict=True))
+    step = tf.Variable(0, dtype=tf.int64, trainable=False)  # put back with the rest: each trial has the same batches
     rate = tf.Variable(0.0, trainable=False)
     optimizer = tf.compat.v1.train.MomentumOptimizer(lambda: rate, MOMENTUM)
-    batches = iter(test_batches())
 
     @tf.function
-    def update(value: tf.Tensor, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    def update(value: tf.Tensor) -> tf.Tensor:
         rate.assign(value)
-        loss, gradients = loss_and_gradients(weights, images, labels)
-        optimizer.apply_gradients(zip(gradients, weights, strict=True))
+        at = step % len(batches)
+        loss, gradients = loss_and_gradients(weights, images[at], labels[at])
+        optimizer.apply_gradients(zip(gradients, weights, strict=True), global_step=step)
         return loss
 
-    return clr.tensorflow.range_test(
-        lambda value: update(value, *next(batches)), [*weights, rate, optimizer], num_steps=TEST_STEPS
-    )
+    def held_out_loss() -> tf.Tensor:
+        return loss_and_gradients(weights, *held_out)[0]
+
+    variables = [*weights, step, rate, optimizer]
+    return clr.tensorflow.find_bounds(update, variables, held_out_loss, total_steps=total_steps)
 
 
 def train(policy: str, seed: int, total_steps: int, rates: Rates) -> Iterator[Run]:
@@ -55,7 +62,10 @@ def train(policy: str, seed: int, total_steps: int, rates: Rates) -> Iterator[Ru
     initial, batches = start(seed, total_steps)
     weights = [tf.Variable(part) for part in initial]
     step = tf.Variable(0, dtype=tf.int64, trainable=False)
-    rate = clr.cyclic_learning_rate(step, **rates.arguments(policy, total_steps))
+    if policy == ONE_CYCLE:  # which is no mode of the original function
+        rate = partial(rates.schedule(policy, total_steps), step)
+    else:
+        rate = clr.cyclic_learning_rate(step, **rates.arguments(policy, total_steps))
     optimizer = tf.compat.v1.train.MomentumOptimizer(rate, MOMENTUM)
 
     @tf.function

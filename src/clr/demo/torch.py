@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import clr
-from clr.demo.training import MOMENTUM, Images, Labels, Rates, Run, Weights, digits, record, start, test_batches
+from clr.demo.training import MOMENTUM, Images, Labels, Rates, Run, Weights, digits, record, search_data, start
 
 
 def network(weights: Weights) -> nn.Sequential:
@@ -36,13 +36,18 @@ def channels_first(images: Images) -> torch.Tensor:
     return torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
-def range_test() -> clr.RangeTest:
-    """Finds the rates of the demonstration."""
-    model = network(start(0, 1)[0])
+def search(total_steps: int) -> clr.Search:
+    """Searches the bounds of the demonstration, for trainings of ``total_steps``."""
+    initial, given, held_out = search_data()
+    model = network(initial)
     optimizer = torch.optim.SGD(model.parameters(), momentum=MOMENTUM)
-    batches = [(channels_first(images), torch.from_numpy(labels).long()) for images, labels in test_batches()]
+    *batches, judged = [
+        (channels_first(images), torch.from_numpy(labels).long()) for images, labels in (*given, held_out)
+    ]
     with _one_thread():
-        return clr.torch.range_test(model, optimizer, nn.CrossEntropyLoss(), batches, num_steps=len(batches))
+        return clr.torch.find_bounds(
+            model, optimizer, nn.CrossEntropyLoss(), batches, validation=[judged], total_steps=total_steps
+        )
 
 
 def train(policy: str, seed: int, total_steps: int, rates: Rates) -> Iterator[Run]:

@@ -1,13 +1,14 @@
 """What the demonstration's trainings share: data, initial weights, batches, rates, and what is recorded.
 
-Each framework has a file with a ``range_test()`` and a ``train(policy, seed, total_steps, rates)``. They get the same
-numbers and train the same network by gradient descent with momentum. Keras' momentum differs; see `clr.demo.keras`.
+Each framework has a file with a ``search(total_steps)`` and a ``train(policy, seed, total_steps, rates)``. They get
+the same numbers, and train the same network by gradient descent with momentum. Keras' momentum differs; see
+`clr.demo.keras`.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, SupportsFloat
+from typing import Any, NamedTuple, SupportsFloat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,11 @@ import clr
 
 FRAMEWORKS = ("tensorflow", "keras", "torch", "jax")
 FIXED = "fixed"
-TEST_STEPS = 300  # of the LR range test, unless it ends before
+ONE_CYCLE = "one_cycle"
+# What people try by hand for gradient descent with momentum: the textbook's 0.1, and two about half a decade apart.
+USUAL_RATES = (0.01, 0.03, 0.1)
+HELD_OUT = 240  # a fifth of the digits for training, by which the search judges
+SEARCH_BATCHES = 300  # ten passes over the rest
 TEST_SIZE, BATCH_SIZE, MOMENTUM, EVALUATE_EVERY = 597, 32, 0.9, 10
 
 # Two convolutions of 3 by 3 and a classifier, each with a bias: 9,930 weights. Between the convolutions, pooling halves
@@ -54,32 +59,39 @@ def digits() -> tuple[Images, Labels, Images, Labels]:
     return x, y, x_test, y_test
 
 
-def start(seed: int, total_steps: int) -> tuple[Weights, NDArray[np.int64]]:
-    """The initial weights (Glorot's uniform, and biases of 0), and for each step the indices of its batch."""
+def start(seed: int, total_steps: int, held_out: int = 0) -> tuple[Weights, NDArray[np.int64]]:
+    """The initial weights (Glorot's uniform, and biases of 0), and for each step the indices of its batch.
+
+    The last ``held_out`` digits are in no batch.
+    """
     random = np.random.default_rng(seed)
     weights = []
     for shape in SHAPES:
         field_size = np.prod(shape[:-2])  # of a convolution
         limit = np.sqrt(6 / (field_size * sum(shape[-2:]))) if len(shape) > 1 else 0.0
         weights.append(random.uniform(-limit, limit, shape).astype(np.float32))
-    size = len(digits()[0])
+    size = len(digits()[0]) - held_out
     epochs = -(-total_steps * BATCH_SIZE // size)
     order = np.concatenate([random.permutation(size) for _ in range(epochs)])
     return weights, order[: total_steps * BATCH_SIZE].reshape(total_steps, BATCH_SIZE)
 
 
-def test_batches() -> list[tuple[Images, Labels]]:
-    """Images and labels for the steps of an LR range test, from the initial weights of seed 0."""
+def search_data() -> tuple[Weights, list[tuple[Images, Labels]], tuple[Images, Labels]]:
+    """What a search begins with: the initial weights of seed 0, batches, and the held-out digits to judge by.
+
+    All of them are digits for training. No search sees those for testing.
+    """
     x, y, _, _ = digits()
-    return [(x[chosen], y[chosen]) for chosen in start(0, TEST_STEPS)[1]]
+    weights, batches = start(0, SEARCH_BATCHES, HELD_OUT)
+    return weights, [(x[chosen], y[chosen]) for chosen in batches], (x[-HELD_OUT:], y[-HELD_OUT:])
 
 
 @dataclass(frozen=True)
 class Rates:
-    """The rates of the demonstration. An LR range test finds all of them.
+    """The rates of the demonstration.
 
     Attributes:
-        fixed: The single rate, as most tools suggest one.
+        fixed: The single rate.
         base_lr: The lower bound of the cycles.
         max_lr: Their upper bound.
     """
@@ -89,12 +101,17 @@ class Rates:
     max_lr: float
 
     @classmethod
-    def of(cls, test: clr.RangeTest) -> "Rates":
-        """The rates that an LR range test has found. Raises `clr.NoBoundsError` if it has found none."""
-        return cls(test.suggest("valley"), *test.bounds())
+    def of(cls, search: clr.Search, tries: Iterable["Run"]) -> "Rates":
+        """The bounds of a search, and the best of the `USUAL_RATES`, each of which has a run among ``tries``.
+
+        The best reaches the highest accuracy on the digits for testing. These also judge at the end, and the search
+        does not see them. So the fixed rate has an advantage. Raises `clr.NoBoundsError` if the search has no bounds.
+        """
+        best = max(zip(USUAL_RATES, tries, strict=True), key=lambda tried: max(tried[1].accuracies))
+        return cls(best[0], *search.bounds())
 
     def arguments(self, policy: str, total_steps: int) -> dict[str, Any]:
-        """The arguments of `clr.cyclic_learning_rate` for a policy of the demonstration."""
+        """The arguments of `clr.cyclic_learning_rate` for a policy of the demonstration that it has as a mode."""
         fixed = policy == FIXED
         return {
             "learning_rate": self.fixed if fixed else self.base_lr,
@@ -105,9 +122,30 @@ class Rates:
         }
 
     def schedule(self, policy: str, total_steps: int) -> clr.Schedule:
-        """The same as a schedule."""
+        """The schedule of any policy of the demonstration."""
+        if policy == ONE_CYCLE:
+            return clr.one_cycle(self.max_lr, total_steps, div_factor=self.max_lr / self.base_lr)
         given = self.arguments(policy, total_steps)
         return clr.cyclic(base_lr=given.pop("learning_rate"), **given)
+
+
+class Planned(NamedTuple):
+    """A training that is to be made: the framework, and the arguments of its ``train``."""
+
+    framework: str
+    policy: str
+    seed: int
+    total_steps: int
+    rates: Rates
+
+
+def tries(framework: str, search: clr.Search) -> list[Planned]:
+    """The trainings among which the fixed rate is chosen: one at each of the `USUAL_RATES`.
+
+    Each makes a third of the updates that the search has made. So the fixed rate costs as much as the bounds do.
+    """
+    steps = search.updates // len(USUAL_RATES)
+    return [Planned(framework, FIXED, 0, steps, Rates(rate, rate, rate)) for rate in USUAL_RATES]
 
 
 def record(
