@@ -3,14 +3,14 @@
 # The rest: test-integrations (the trainers of other libraries, with a schedule and a search), test-studies (the
 # published results against the runs that are kept), check (ruff, mypy, the order of imports), fuzz (odd arguments,
 # damaged files and kills for ten minutes; SEED=7 tries others), bench, study (hours; can be stopped and resumed),
-# figures, clean.
+# figures, docs (the site, in build/site), clean.
 
 PYTHON ?= python3
 BIN := .venv/bin
 SEED ?= 1
 WORKERS := --numprocesses auto --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test test-integrations test-studies check fuzz bench study figures clean
+.PHONY: demo test test-integrations test-studies check fuzz bench study figures docs clean
 
 demo: .venv/installed-demo
 	$(BIN)/clr demo
@@ -43,6 +43,10 @@ study: .venv/installed-dev
 
 figures: .venv/installed-dev
 	$(BIN)/python docs/figures.py
+
+docs: .venv/installed-docs
+	rm -rf build/site
+	$(BIN)/python -m sphinx -W --keep-going --nitpicky -b html -d build/doctrees docs build/site
 
 clean:
 	rm -rf .venv build dist clr-demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

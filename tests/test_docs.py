@@ -140,7 +140,7 @@ def test_shell_line_works(page: str, line: str, tmp_path: Path) -> None:
             assert (tmp_path / arguments[arguments.index("--out") + 1]).exists()
     else:
         assert [command, *arguments[:-1]] == ["pip", "install"], f"{page}: {line} is not tested"
-        extras = re.fullmatch(r"cyclic-learning-rate\[(.*)\]", arguments[-1])
+        extras = re.fullmatch(r"\.\[(.*)\]", arguments[-1])
         assert extras is not None
         offered = importlib.metadata.metadata("cyclic-learning-rate").get_all("Provides-Extra")
         assert set(extras[1].split(",")) <= set(offered or [])

@@ -11,7 +11,7 @@ from clr.schedules.base import Schedule
 
 
 def from_dict(data: Mapping[str, Any]) -> Schedule | RangeTest | Search:
-    """What `to_dict` of a `Schedule`, `RangeTest` or `Search` has made ``data`` of: an equal one.
+    """What ``to_dict`` of a `Schedule`, `RangeTest` or `Search` has made ``data`` of: an equal one.
 
     A schedule has equal rates bit for bit, and the others equal bounds.
 
@@ -31,7 +31,7 @@ def from_dict(data: Mapping[str, Any]) -> Schedule | RangeTest | Search:
 
 
 def from_json(text: str) -> Schedule | RangeTest | Search:
-    """What `to_json` of a `Schedule`, `RangeTest` or `Search` has made ``text`` of.
+    """What ``to_json`` of a `Schedule`, `RangeTest` or `Search` has made ``text`` of.
 
     Raises:
         TypeError, ValueError: The text is not JSON, or as in `from_dict`.

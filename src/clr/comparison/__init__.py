@@ -58,7 +58,7 @@ def compare(
             module; with ``workers=0`` it can be any function. A script that calls `compare` needs
             ``if __name__ == "__main__":``, because the processes import it.
         schedules: A schedule for each name, or a function of ``total_steps`` that gives one. What is not a
-            `clr.Schedule` goes to ``train`` as it is. A file knows it again by its `repr`. A name has up to 100
+            `clr.Schedule` goes to ``train`` as it is. A file knows it again by its ``repr``. A name has up to 100
             printable characters.
         seeds: How many seeds, from 0, or which.
         total_steps: The length of a training in updates, or several lengths.

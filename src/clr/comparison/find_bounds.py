@@ -57,7 +57,7 @@ def find_bounds(
             is a terminal and rich is installed.
 
     Returns:
-        The `Search`. Its ``stop`` says why it ended. After Ctrl-C it has what is known so far.
+        The `clr.Search`. Its ``stop`` says why it ended. After Ctrl-C it has what is known so far.
 
     Raises:
         TypeError, ValueError: An argument makes no sense, or there is no such ``metric``.

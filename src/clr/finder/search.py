@@ -93,7 +93,7 @@ def find_bounds(
     Each is one annealed cycle and is judged by ``evaluate``. While the best rate is the lowest or the highest tried,
     the next one on that side is tried. Then the best rate and its neighbours are tried again at greater length.
 
-     It can search for any training. The rate is a Python float. It asks nothing of the model, the framework or the
+    It can search for any training. The rate is a Python float. It asks nothing of the model, the framework or the
     data. It does not undo what ``train_step`` changes at its end; the searches of `clr.torch`, `clr.keras`,
     `clr.tensorflow` and `clr.jax` do.
 

@@ -86,7 +86,7 @@ class Search:
         total_steps: The length of the training that the bounds are for.
         budget: How many updates the search was allowed to make.
         goal: Whether a smaller (``"min"``) or a larger (``"max"``) score is better.
-        stop: Why the search ended, a key of `SEARCH_STOPS`.
+        stop: Why the search ended: ``"completed"``, ``"budget"``, or what ends a `clr.RangeTest`.
     """
 
     range_test: RangeTest | None
@@ -196,7 +196,7 @@ class Search:
 
     @property
     def edge(self) -> Literal["lowest", "highest"] | None:
-        """Whether the winner has no worse trial on one side: ``"lowest"``, ``"highest"`` or None."""
+        """``"lowest"`` or ``"highest"`` where the winner has no worse trial on that side, else None."""
         winner = self.winner
         if winner is None:
             return None
@@ -259,7 +259,7 @@ class Search:
 
     @property
     def gap(self) -> float | None:
-        """The generalization gap of the winner: its held-out loss less its training loss, as a part of its whole fall.
+        """The generalization gap of the winner, its held-out loss less its training loss, as a part of its whole fall.
 
         None where a metric judges, or a loss in other units than the training loss.
         """
@@ -273,7 +273,7 @@ class Search:
 
     @property
     def overfits(self) -> bool:
-        """Whether overfitting lowers the bounds: the generalization gap is large.
+        """Whether overfitting lowers the bounds, since the generalization gap is large.
 
         Where there is no `gap`, it is told by the trial at the next higher rate of the last rung: it ends with a lower
         training loss than the winner, and with a worse held-out value.

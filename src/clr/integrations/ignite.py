@@ -118,7 +118,7 @@ def range_test(
         repeats: How many times to go over the rates.
         progress: Whether to show a progress bar.
 
-    A model in `DistributedDataParallel` is refused: use `clr.torch.range_test` with a ``loss_fn`` for it.
+    A model in ``DistributedDataParallel`` is refused: use `clr.torch.range_test` with a ``loss_fn`` for it.
 
     Raises:
         TypeError, ValueError: An argument makes no sense.

@@ -1,4 +1,4 @@
-"""Transformers: a `Trainer` that follows a schedule, and finders that use its own loss and evaluation."""
+"""Transformers: a ``Trainer`` that follows a schedule, and finders that use its own loss and evaluation."""
 
 try:
     from transformers import Trainer

@@ -81,7 +81,7 @@ def find_bounds(
             terminal and rich is installed.
 
     Returns:
-        The `Search`. Its ``stop`` says why it ended. After Ctrl-C it has what is known so far. With
+        The `clr.Search`. Its ``stop`` says why it ended. After Ctrl-C it has what is known so far. With
         ``keep="winner"``, the pair of the search and the winner's state. That is ``state`` if there is no winner.
         Objects that change in place hold what they held after the winner.
 

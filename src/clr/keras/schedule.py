@@ -25,7 +25,7 @@ class LearningRateSchedule(keras.optimizers.schedules.LearningRateSchedule):  # 
 
     Give it to the optimizer, not to ``keras.callbacks.LearningRateScheduler``, which counts epochs and not updates.
 
-    Keras' own schedules give a tensor for a Python number. This one gives a float, as all schedules of `clr` do.
+    Keras' own schedules give a tensor for a Python number. This one gives a float, as all schedules of clr do.
 
     Args:
         schedule: The learning rate of each update.

@@ -97,7 +97,7 @@ class Schedule(metaclass=_Kind):
     @property
     @abstractmethod
     def limits(self) -> tuple[float, float]:
-        """The lowest and the highest rate: no rate is outside of them."""
+        """The lowest and the highest rate. No rate is outside of them."""
 
     @property
     @abstractmethod

@@ -39,6 +39,8 @@ def cyclic_learning_rate(
 ) -> Any:
     """A cyclical learning rate for TensorFlow (Smith 2017), under the name and defaults it has long had.
 
+    The numbers may be Python or NumPy numbers, scalar tensors or variables, of any float or integer dtypes.
+
     Args:
         global_step: The number of the update, counted from 0: a Python number, or an integer scalar tensor,
             ``tf.Variable`` or Keras variable. A float that holds a whole number is taken too. A variable is read
@@ -50,8 +52,6 @@ def cyclic_learning_rate(
         gamma: The factor per step of ``"exp_range"``, above 0 and at most 1.
         mode: ``"triangular"``, ``"triangular2"`` or ``"exp_range"``.
         name: The name of the tensor in a graph, by default ``"CyclicLearningRate"``.
-
-        The numbers may be Python or NumPy numbers, scalar tensors or variables, of any float or integer dtypes.
 
     Returns:
         In eager mode a callable without arguments that returns the rate as a scalar tensor. Called while a

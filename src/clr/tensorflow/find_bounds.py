@@ -47,7 +47,7 @@ def find_bounds(
             terminal and rich is installed.
 
     Returns:
-        The `Search`. Its ``stop`` says why it ended. After Ctrl-C it has what is known so far.
+        The `clr.Search`. Its ``stop`` says why it ended. After Ctrl-C it has what is known so far.
 
     Raises:
         ImportError: TensorFlow is missing.

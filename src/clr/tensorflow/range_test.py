@@ -62,7 +62,7 @@ def range_test(
             terminal and rich is installed.
 
     Returns:
-        The `RangeTest`. Its ``stop`` says why the test ended. After Ctrl-C it has the losses so far.
+        The `clr.RangeTest`. Its ``stop`` says why the test ended. After Ctrl-C it has the losses so far.
 
     Raises:
         ImportError: TensorFlow is missing.

@@ -78,8 +78,8 @@ def range_test(
         also: Other things to put back that have a ``state_dict`` and a ``load_state_dict``, such as a scheduler that
             ``train_on_batch`` steps, an average of the weights, or another optimizer. Of modules and optimizers it puts
             back the same as of ``model`` and ``optimizer``.
-        process_group: The processes that train one model, unless it is in `DistributedDataParallel`. By default all of
-            `torch.distributed`.
+        process_group: The processes that train one model, unless it is in ``DistributedDataParallel``. By default all
+            of `torch.distributed`.
         min_lr: The first rate, as in `clr.range_test`.
         max_lr: The last rate.
         num_steps: How many rates to try.
@@ -95,7 +95,7 @@ def range_test(
 
     Where several processes train one model, every one must call this with the same options. The losses are the means
     over the processes, so all find the same bounds. If one raises an error, all do. That holds for a model in
-    `DistributedDataParallel` (with ``static_graph`` or ``find_unused_parameters``, checkpoints need
+    ``DistributedDataParallel`` (with ``static_graph`` or ``find_unused_parameters``, checkpoints need
     ``use_reentrant=False``), for one that is not in it, whose weights must be the same in all processes, and for one
     that ``fully_shard`` has divided. But if the forward or backward pass of a divided model fails in one process, the
     others wait, as they do in training. The older ``FullyShardedDataParallel`` is not supported.

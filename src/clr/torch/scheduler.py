@@ -105,7 +105,7 @@ class LRScheduler(torch.optim.lr_scheduler.LRScheduler):
     def get_lr(self) -> list[float]:  # type: ignore[override]
         """As `get_last_lr`.
 
-        Ignite calls this and counts `last_epoch` up, and never calls `step`. It tells so, as PyTorch's ``step`` does.
+        Ignite calls this and counts ``last_epoch`` up, and never calls `step`. It tells so, as PyTorch's ``step`` does.
         Then rates and momenta are written here.
         """
         if not self._get_lr_called_within_step:
