@@ -157,3 +157,10 @@ def test_extras_in_readme_are_those_of_the_package() -> None:
 def test_links_and_pictures_exist(page: str) -> None:
     targets = re.findall(r"\]\((?!https?:)([^)#]+)\)", (ROOT / page).read_text())
     assert all((ROOT / page).parent.joinpath(target).exists() for target in targets), targets
+
+
+def test_the_long_description_refers_to_nothing_beside_it() -> None:
+    described = str(importlib.metadata.metadata("cyclic-learning-rate").get_payload())
+    targets = re.findall(r"\]\(([^)]*)\)", described)
+    assert [target for target in targets if not target.startswith("https:")] == []
+    assert targets
