@@ -160,7 +160,7 @@ def test_links_and_pictures_exist(page: str) -> None:
 
 
 def test_the_long_description_refers_to_nothing_beside_it() -> None:
-    described = str(importlib.metadata.metadata("cyclic-learning-rate").get_payload())
+    described = importlib.metadata.metadata("cyclic-learning-rate")["Description"]
     targets = re.findall(r"\]\(([^)]*)\)", described)
     assert [target for target in targets if not target.startswith("https:")] == []
     assert targets

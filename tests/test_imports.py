@@ -1,4 +1,5 @@
 import ast
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -152,3 +153,31 @@ def test_an_adapter_is_loaded_when_it_is_asked_for(adapter: str, guest: str) -> 
 def test_an_unknown_attribute_is_an_error() -> None:
     done = run("import clr", "clr.mxnet")
     assert done.stderr.splitlines()[-1] == "AttributeError: module 'clr' has no attribute 'mxnet'"
+
+
+@pytest.mark.parametrize(("other", "module"), [("pythonnet", "pythonnet.py"), ("clr", "clr/style_builder.py")])
+def test_an_attribute_of_another_package_named_clr_says_which_one_this_is(
+    tmp_path: Path, other: str, module: str
+) -> None:
+    shutil.copytree(Path(clr.__file__).parent, tmp_path / "clr", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / module).touch()
+    done = run(f"import sys; sys.path.insert(0, {str(tmp_path)!r})", "import clr", "clr.AddReference('System')")
+    assert done.stderr.splitlines()[-1] == (
+        "AttributeError: module 'clr' has no attribute 'AddReference'. This is cyclic-learning-rate. "
+        f"{other}, which is installed beside it, has a module 'clr' too"
+    )
+
+
+@pytest.mark.parametrize("other", ["from clr.style_builder import style", None], ids=["overwritten", "removed"])
+@pytest.mark.parametrize("module", ["clr.cli", "clr.torch", "clr.schedules.policies"])
+def test_a_package_that_another_one_has_written_over_says_so(tmp_path: Path, other: str | None, module: str) -> None:
+    shutil.copytree(Path(clr.__file__).parent, tmp_path / "clr", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "clr" / "__init__.py").unlink()
+    if other is not None:  # as `pip install clr` leaves it, and else as `pip uninstall clr` does
+        (tmp_path / "clr" / "__init__.py").write_text(other)
+        (tmp_path / "clr" / "style_builder.py").write_text("style = None")
+    # Without `site`, which would find this checkout beside what is left.
+    paths = [str(tmp_path), *(path for path in sys.path if path.endswith("site-packages"))]
+    program = f"import sys; sys.path[:0] = {paths}; import {module}"
+    done = subprocess.run([sys.executable, "-S", "-c", program], capture_output=True, text=True, check=False)
+    assert done.stderr.splitlines()[-1].startswith("ImportError: the module `clr` is not that of cyclic-learning-rate")

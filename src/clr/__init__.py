@@ -135,7 +135,7 @@ def __getattr__(name: str) -> "Any":
     if name in _MODULES:
         return import_module(f"clr.{name}")
     if name not in _PLACES:
-        raise AttributeError(f"module 'clr' has no attribute {name!r}")
+        raise AttributeError(f"module 'clr' has no attribute {name!r}{_meant_for(name)}")
     value = globals()[name] = getattr(import_module(_PLACES[name]), name)
     return value
 
@@ -144,6 +144,15 @@ def __dir__() -> list[str]:
     """What can be had. ``help(clr)`` and others ask for all of it, and would end at a module that lacks its extra."""
     modules = {name for name, guest in _MODULES.items() if guest is None or _is_there(guest)}
     return sorted({*globals(), *modules, *_PLACES} - {"above", "import_module", "TYPE_CHECKING"})
+
+
+def _meant_for(name: str) -> str:
+    """What to add where an unknown name may be meant for another distribution's module ``clr``."""
+    others = {} if name.startswith("_") else {"pythonnet": "pythonnet", "clr": "clr.style_builder"}
+    for other, module in others.items():
+        if _is_there(module):
+            return f". This is cyclic-learning-rate. {other}, which is installed beside it, has a module 'clr' too"
+    return ""
 
 
 def _is_there(guest: str) -> bool:

@@ -4,10 +4,17 @@ Every message states the rule and what came: "`step_size` must be a positive num
 """
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from numbers import Integral, Real
 from typing import Any, Never
+
+if not hasattr(sys.modules["clr"], "_PLACES"):  # pip lets a distribution write over the files of another
+    raise ImportError(
+        "the module `clr` is not that of cyclic-learning-rate: another package has replaced or removed its files. "
+        "Install cyclic-learning-rate anew, where neither pythonnet nor the package clr is installed."
+    )
 
 RULES = {
     "rate": "a finite number, 0 or more",
