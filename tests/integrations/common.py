@@ -34,7 +34,7 @@ def in_processes(function: Callable[[Path], Any], folder: Path, size: int = 1) -
         for own in environments
     ]
     try:
-        errors = [process.communicate(timeout=200)[1] for process in started]
+        errors = [process.communicate(timeout=500)[1] for process in started]
     finally:
         for process in started:
             process.kill()

@@ -91,8 +91,11 @@ def test_another_training_begins_anew(tmp_path: Path) -> None:
     ours.set_schedule(own, SCHEDULE, MOMENTUM)
     seen = watched(own.optimizer)
     own.train()
+    assert seen == planned(0, 20)
+    ours.range_test(own, num_steps=10)
+    seen.clear()
     own.train()
-    assert seen == planned(0, 20) * 2
+    assert seen == planned(0, 20)
 
 
 def resumed(folder: Path) -> Any:
@@ -200,7 +203,11 @@ def both(folder: Path) -> Any:
     bounds = found(own)
     ours.set_schedule(own, SCHEDULE, MOMENTUM)
     seen = trained(own)
-    return {"bounds": bounds, "seen": seen, "weights": [part.tolist() for part in own.model.parameters()]}
+    weights = [part.tolist() for part in own.model.parameters()]
+    assert isinstance(own.model_wrapped, torch.nn.parallel.DistributedDataParallel)
+    again = ours.range_test(own, min_lr=1e-4, max_lr=1.0, num_steps=20)
+    assert weights == [part.tolist() for part in own.model.parameters()]
+    return {"bounds": bounds, "seen": seen, "weights": weights, "again": again.losses}
 
 
 def test_two_processes(tmp_path: Path) -> None:

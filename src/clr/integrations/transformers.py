@@ -1,6 +1,7 @@
 """Transformers: a ``Trainer`` that follows a schedule, and finders that use its own loss and evaluation."""
 
 try:
+    from accelerate.optimizer import AcceleratedOptimizer
     from transformers import Trainer
 except ImportError as error:
     raise ImportError(
@@ -186,7 +187,11 @@ def _training(trainer: Any) -> Iterator[dict[str, Any]]:
     try:
         handler.callbacks = []  # evaluation calls them
         optimizer = trainer.create_optimizer()
-        model = accelerator.prepare_model(trainer.model, evaluation_mode=True)  # for mixed precision; without DDP
+        if isinstance(optimizer, AcceleratedOptimizer):  # after a training
+            optimizer = optimizer.optimizer
+        model = trainer.model_wrapped  # in DistributedDataParallel after a training
+        if not isinstance(model, torch.nn.parallel.DistributedDataParallel):
+            model = accelerator.prepare_model(trainer.model, evaluation_mode=True)  # for mixed precision
         if largest:
             parts.append(optimizer.register_step_pre_hook(partial(_clip, model, largest)).remove)
         yield {
