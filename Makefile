@@ -46,7 +46,7 @@ figures: .venv/installed-dev
 
 docs: .venv/installed-docs
 	rm -rf build/site
-	$(BIN)/python -m sphinx -W --keep-going --nitpicky -b html -d build/doctrees docs build/site
+	$(BIN)/python -m sphinx -E -W --keep-going --nitpicky -b html -d build/doctrees docs build/site
 
 clean:
 	rm -rf .venv build dist clr-demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -12,8 +12,6 @@ project_copyright = author
 version = release = clr.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton", "sphinx_design"]
-exclude_patterns = ["figures.py"]
-nitpicky = True
 # The documentation of Python and of the frameworks is elsewhere, and a reader may be without a network.
 _GUESTS = "torch|tensorflow|tf|keras|jax|optax|numpy|matplotlib|pandas|lightning|ignite|skorch|transformers"
 nitpick_ignore_regex = [
