@@ -36,6 +36,8 @@ def test_cycles_dtypes_and_shapes() -> None:
     assert SCHEDULE.is_cycle_end(steps).tolist() == [[False, True], [False, False]]
     assert SCHEDULE(steps, dtype=mx.bfloat16).dtype == mx.bfloat16
     assert SCHEDULE(mx.array(-3)).item() == np.float32(0.01)
+    for row in golden():
+        assert made(row.schedule)(mx.array(3)).shape == ()
     assert clr.cyclic(0.0, 1.0, 4, scale_fn=lambda cycle: cycle / 4)(mx.array([4, 12])).tolist() == [0.25, 0.5]
     with pytest.raises(ValueError, match="infinite in the dtype of the rates"):
         clr.constant(1e5)(steps, dtype=mx.float16)

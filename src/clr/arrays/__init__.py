@@ -51,6 +51,12 @@ def _mlx(kind: type) -> Enter:
     return mlx.enter_of(kind)
 
 
+def _paddle(kind: type) -> Enter:
+    from clr.arrays import paddle
+
+    return paddle.enter_of(kind)
+
+
 def _keras(kind: type) -> Enter:
     return _enter_keras_variable if hasattr(kind, "value") else _enter_number
 
@@ -63,6 +69,7 @@ _FRAMEWORKS: dict[str, Callable[[type], Enter]] = {
     "jax": _jax,
     "jaxlib": _jax,
     "mlx": _mlx,
+    "paddle": _paddle,
     "keras": _keras,
 }
 
