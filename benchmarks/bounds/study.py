@@ -31,7 +31,7 @@ SEEDS = 3  # more can be added later
 RATIOS = (10, 3, 100)  # of the upper to the lower bound, in the grid
 RESULTS = Path(__file__).with_name("results.jsonl")
 CLOSE = 1.0  # points from the best of the grid
-FARTHEST = 20.0  # points behind it, in the picture
+FARTHEST = 20.0  # points behind it, in the picture: the darkest
 BINS = (0.0, 0.3, 0.5, 0.7, 0.85, 1.0)  # of confidence
 WIDTH = 180  # characters of a table
 UNTESTED = (rules.TEXTBOOK, rules.CONSTANT, *training.FREE)  # which have no test of their own
@@ -307,7 +307,7 @@ def report(
 def sure(results: Results, kind: str, seeds: int) -> list[tuple[float, bool]]:
     """The confidence of each answer of a rule of ours, and whether its training is near the best of the same seed."""
     found = []
-    for row in summary(results, seeds, (), complete(results, seeds)):
+    for row in _known(summary(results, seeds, (), complete(results, seeds))):
         for seed in range(seeds):
             kept: Any = clr.from_dict(results.get(("test", kind, row["task"], row["optimizer"], seed)))
             try:
@@ -431,25 +431,27 @@ def _on_grid(results: Results, row: dict[str, Any], seed: int, seeds: int) -> fl
 
 
 def _drawn_gaps(rows: list[dict[str, Any]]) -> Any:
-    """The rules' metrics, less that of the best of the grid."""
+    """A table of the rules' metrics, less that of the best of the grid: the darker, the farther behind."""
     from matplotlib import pyplot
+    from matplotlib.patches import Rectangle
 
-    _, ax = pyplot.subplots(figsize=(9, 8), layout="constrained")
-    colours = pyplot.get_cmap("tab20")(range(20))
-    middle = (len(rules.KINDS) - 1) / 2
-    for number, kind in enumerate(rules.KINDS):
-        for at, row in enumerate(reversed(rows)):
-            gap, lost = _behind(row, kind), _runs_lost(row, kind)
-            height, inside = at + (middle - number) * 0.07, gap > -FARTHEST
-            mark = "x" if lost else "o" if inside else "<"
-            ax.plot(max(gap, -FARTHEST), height, mark, color=colours[number], markersize=4, clip_on=False)
-        ax.plot([], [], "o", color=colours[number], label=kind)
-    ax.set_yticks(range(len(rows)), [f"{row['task']}, {row['optimizer']}" for row in reversed(rows)])
-    ax.axvspan(-CLOSE, 0, color="0.9", zorder=0)
-    ax.set_xlim(-FARTHEST, 4)
-    ax.set_xlabel("points above the best of the grid (x: with a run that was lost; <: farther)")
-    ax.grid(axis="x", alpha=0.3)
-    ax.legend(fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=6, frameon=False)
+    rows = _known(rows)
+    gaps = np.array([[_behind(row, kind) for kind in rules.KINDS] for row in rows])
+    _, ax = pyplot.subplots(figsize=(9, 0.24 * len(rows) + 1.2), layout="constrained")
+    ax.imshow(np.sqrt(np.clip(-gaps, 0, FARTHEST)), cmap="cividis_r", aspect="auto", vmin=0, vmax=math.sqrt(FARTHEST))
+    for at, row in enumerate(rows):
+        for number, kind in enumerate(rules.KINDS):
+            gap, lost = gaps[at, number], _runs_lost(row, kind)
+            text = "lost" if lost else f"{gap:+.1f}"
+            dark = lost or gap < -FARTHEST / 4
+            weight = "bold" if not lost and gap >= -tolerance(row) else "normal"
+            ax.text(number, at, text, ha="center", va="center", fontsize=7, color="w" if dark else "k", weight=weight)
+            if lost:
+                ax.add_patch(Rectangle((number - 0.5, at - 0.5), 1, 1, color="0.25", zorder=1))
+    ax.set_xticks(range(len(rules.KINDS)), rules.KINDS, rotation=30, ha="left", fontsize="small")
+    ax.set_yticks(range(len(rows)), [f"{row['task']}, {row['optimizer']}" for row in rows], fontsize="small")
+    ax.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
+    ax.spines[:].set_visible(False)
     return ax
 
 
@@ -509,7 +511,7 @@ def _cost(results: Results, rows: list[dict[str, Any]], seeds: int, kind: str) -
         return "0"
     if kind in rules.PEERS:
         return f"{rules.UPDATES[kind]}"
-    keys = [("test", kind, row["task"], row["optimizer"], seed) for row in rows for seed in range(seeds)]
+    keys = [("test", kind, row["task"], row["optimizer"], seed) for row in _known(rows) for seed in range(seeds)]
     tests: list[Any] = [clr.from_dict(found) for found in map(results.get, keys) if found is not None]
     updates = [test.updates for test in tests]
     return f"{median(updates):.0f}" if updates else "-"
@@ -522,15 +524,21 @@ def _behind(row: dict[str, Any], kind: str) -> float:
 
 def _close(rows: list[dict[str, Any]], kind: str) -> str:
     near = 0
-    for row in rows:
+    known = _known(rows)
+    for row in known:
         outcome = row["rules"][kind]
         whole = not _runs_lost(row, kind) and outcome["metric"] is not None
-        near += whole and "metric" in row and outcome["metric"] >= row["metric"] - tolerance(row)
-    return f"{near} of {len(rows)}"
+        near += whole and outcome["metric"] >= row["metric"] - tolerance(row)
+    return f"{near} of {len(known)}"
 
 
 def _lost(rows: list[dict[str, Any]], kind: str) -> str:
-    return str(sum(_runs_lost(row, kind) for row in rows))
+    return str(sum(_runs_lost(row, kind) for row in _known(rows)))
+
+
+def _known(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The pairs that some rate of the grid trains. Where none does, no rule can be right or wrong."""
+    return [row for row in rows if "metric" in row]
 
 
 def _runs_lost(row: dict[str, Any], kind: str) -> int:

@@ -198,7 +198,7 @@ def row(metric: float | None, failed: int = 0, diverged: int = 0, best: float | 
         ([row(89.0), row(88.9), row(95.0)], "2 of 3", "0"),
         ([row(90.0, failed=1), row(90.0, diverged=1), row(90.0)], "1 of 3", "2"),
         ([row(None, failed=3), row(None), row(80.0, failed=1, diverged=2)], "0 of 3", "6"),
-        ([row(90.0, best=None), row(90.0)], "1 of 2", "0"),
+        ([row(90.0, diverged=1, best=None), row(90.0)], "1 of 1", "0"),  # no rate of the grid trains the first
     ],
 )
 def test_what_is_close_and_what_is_lost(rows: list[dict[str, Any]], close: str, lost: str) -> None:

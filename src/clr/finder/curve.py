@@ -23,7 +23,7 @@ CLEAR = 6.0  # standard errors of the smoothed loss: a smaller fall may be chanc
 RECENT = 5  # losses whose median is compared to see divergence: two spikes in a row stop nothing
 WARM = 15  # losses after which the level of the start is known
 UNSURE = 0.5  # of confidence, below which bounds need a second look
-NOISE = 0.08  # of the fall: noise of this size halves the confidence
+NOISE = 0.12  # of the fall: noise of this size halves the confidence
 FALLING = ("noisy", "narrow", "endless")  # the refusals of a loss that falls, where single rates can still be read
 
 
