@@ -188,6 +188,20 @@ def test_finders_leave_no_trace(kind: str, tmp_path: Path) -> None:
     assert trained[0][1] == [planned(0, 40 // options.get("accumulate_grad_batches", 1))]
 
 
+def test_a_finder_between_two_trainings_leaves_no_trace(tmp_path: Path) -> None:
+    trained = []
+    for searched in (False, True):
+        pl.seed_everything(1, verbose=False)
+        module, own, data = Module(), trainer(tmp_path, follower(), max_epochs=1), loader(0, 640, shuffle=True)
+        own.fit(module, data)
+        own.fit_loop.max_epochs = 3
+        if searched:
+            ours.range_test(own, module, data, num_steps=30)
+        own.fit(module, data)
+        trained.append([module.losses, own.fit_loop.state_dict()])
+    assert trained[0] == trained[1]
+
+
 def test_a_range_test_makes_the_updates_of_the_trainer(tmp_path: Path) -> None:
     class Sweeping(Module):
         def configure_optimizers(self) -> Any:

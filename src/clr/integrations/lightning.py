@@ -3,6 +3,7 @@
 try:
     from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
     from lightning.pytorch.loggers.logger import DummyLogger
+    from lightning.pytorch.loops.progress import _BaseProgress
     from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
     from lightning.pytorch.utilities.model_helpers import is_overridden
     from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
@@ -11,7 +12,6 @@ except ImportError as error:
         "clr.integrations.lightning needs Lightning: pip install 'cyclic-learning-rate[lightning]'"
     ) from error
 
-import copy
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -323,11 +323,13 @@ def _untouched(trainer: Trainer, module: LightningModule, *data: object) -> Iter
     """Puts back at the end what the start of a training changes in trainer, module, data and random state."""
     fit = trainer.fit_loop
     epoch = fit.epoch_loop
-    owners = [trainer, trainer.state, trainer.strategy, fit, epoch, epoch.val_loop, epoch.automatic_optimization]
+    loops = [fit, epoch, epoch.val_loop, epoch.automatic_optimization]
+    owners = [trainer, trainer.state, trainer.strategy, *loops]
     owners += [trainer._data_connector, trainer._logger_connector, trainer._signal_connector]
     owners += [*module.modules(), *(own for own in data if isinstance(own, LightningDataModule))]
-    loops = copy.deepcopy(fit.state_dict())
-    parts: list[Callable[[], object]] = [partial(fit.load_state_dict, loops)]
+    # Not by the state of the loops, which would then take the next training for one that resumes.
+    progress = [own for loop in loops for own in vars(loop).values() if isinstance(own, _BaseProgress)]
+    parts: list[Callable[[], object]] = [partial(own.load_state_dict, own.state_dict()) for own in progress]
     # The tensors themselves, since a strategy moves their contents to another device or dtype.
     parts += [partial(setattr, part, "data", part.data) for part in module.parameters()]
     for own in (module, *data):
