@@ -229,8 +229,11 @@ def test_what_is_known_is_returned(error: type[BaseException], stop: str, after:
     if after == 300:
         assert 0.01 < found.bounds().max_lr < 0.1
     elif after == 50:
-        with pytest.raises(clr.NoBoundsError, match="The search ended before any trial did"):
+        with pytest.raises(clr.NoBoundsError, match="The search ended before any trial did") as refused:
             found.bounds()
+        assert refused.value.advice == (
+            "Search again, with data that does not end." if stop == "data" else "Search again."
+        )
         assert "No bounds" in found.describe()
 
 
@@ -295,6 +298,28 @@ def test_a_held_out_value_that_is_not_finite_is_no_score() -> None:
     )
     assert all(trial.score is None for trial in found.trials if trial.max_lr > 0.1)
     assert found.bounds().max_lr <= 0.1
+
+
+def test_held_out_rows_that_are_never_finite_are_named() -> None:
+    made = Made(0.05)
+    found = clr.find_bounds(made.step, made.reset, lambda: math.nan, total_steps=40)
+    with pytest.raises(clr.NoBoundsError, match=r"held-out value that is finite\. Look for held-out rows"):
+        found.bounds()
+
+
+def test_a_training_as_long_as_a_trial_lowers_nothing() -> None:
+    trials = tuple(
+        clr.Trial(1, rate, 50, (2.0,) * 45 + (0.1,) * 5, score, "completed")
+        for rate, score in ((0.03, 1.2), (0.1, 1.0), (0.3, 1.2))
+    )
+    test = clr.RangeTest.from_losses([1e-7 * 1.1**at for at in range(30)], [2.0] * 30)
+    same, longer = (clr.Search(test, trials, 2.0, total, 600) for total in (50, 500))
+    assert same.overfits
+    assert longer.overfits
+    assert "max_lr is that, for the training is no longer than a trial" in same.describe()
+    assert "go down" not in same.describe()
+    assert "the training is 10 times as long" in longer.describe()
+    assert "So the bounds go down" in longer.describe()
 
 
 def test_an_update_that_was_skipped_has_no_loss() -> None:

@@ -157,7 +157,14 @@ class Search:
         if winner is None:
             if self.stop in LAST:
                 ended = f"The search ended before any trial did: {STOPS[self.stop]}."
-                raise NoBoundsError("few", ended, "Search again, with data that does not end.")
+                again = "Search again" + (", with data that does not end." if self.stop == "data" else ".")
+                raise NoBoundsError("few", ended, again)
+            if any(_is_unjudged(trial) for trial in self.trials):
+                raise NoBoundsError(
+                    "rising",
+                    "No trial has a held-out value that is finite.",
+                    "Look for held-out rows that make it infinite or NaN.",
+                )
             raise NoBoundsError(
                 "rising",
                 "No trial has come to its end.",
@@ -186,11 +193,15 @@ class Search:
         max_lr = best / 10**lowered
         side = self.edge
         edge = f" It is the {side} rate that was tried, so a {side[:-2]}r one may be better." if side else ""
+        share = (
+            f"max_lr is {10**-lowered:.2g} of that, for the training is {longer:.3g} times as long"
+            if longer > 1
+            else "max_lr is that, for the training is no longer than a trial"
+        )
         reason = (
             f"Of {sum(trial.rung == winner.rung for trial in self.trials)} trials of {winner.num_steps} updates, "
             f"{winner.max_lr:.3g} ends best, with {winner.score:.4g}; between them the best is {best:.3g}. "
-            f"max_lr is {10**-lowered:.2g} of that, for the training is {longer:.3g} times as long, "
-            f"and base_lr is {1 / RATIO:g} of max_lr.{edge}"
+            f"{share}, and base_lr is {1 / RATIO:g} of max_lr.{edge}"
         )
         return Bounds(max_lr / RATIO, max_lr, self._confidence(winner), reason)
 
@@ -251,8 +262,10 @@ class Search:
         if self.overfits:
             lines.append(
                 "The training overfits: it learns the rows that it trains on more than what is true of others. "
-                "The longer it is, the lower the rate must be. So the bounds go down, at most by 1.5 decades."
+                "The longer it is, the lower the rate must be."
             )
+            if self.winner is not None and self.total_steps > self.winner.num_steps:
+                lines[-1] += " So the bounds go down, at most by 1.5 decades."
         if bounds.confidence < UNSURE:
             lines.append("The confidence is low: give a larger `budget`.")
         return "\n".join(lines)
@@ -403,6 +416,12 @@ def _late(trial: Trial) -> float:
     losses = [loss for loss in trial.losses if loss is not None and abs(loss) < HUGE]
     last = losses[-max(1, len(losses) // 10) :]
     return math.fsum(last) / len(last) if last else math.inf
+
+
+def _is_unjudged(trial: Trial) -> bool:
+    """Whether a trial made all its updates, with finite losses, and only its held-out value is not finite."""
+    whole = len(trial.losses) == trial.num_steps
+    return trial.stop == "non-finite" and whole and all(loss is None or abs(loss) < HUGE for loss in trial.losses)
 
 
 def _judged(trial: Trial) -> str:

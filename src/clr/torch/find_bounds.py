@@ -66,6 +66,7 @@ def find_bounds(
         goal: Whether a smaller (``"min"``) or a larger (``"max"``) value of ``evaluate`` is better.
         keep: What the model, the optimizer and the random state are at the end: as at the ``"start"``, or as after the
             trial that won (``"winner"``), so that its updates are not lost. That takes the memory of a second copy.
+            The rates of ``optimizer`` are put back also then. What is in ``also`` stays as the trial has left it.
         compute_loss: Use it in place of ``loss_fn``, as in `clr.torch.range_test`.
         train_on_batch: Use it in place of both. It needs ``evaluate``.
         group: The number or ``"name"`` of one group. Then the search changes only its rate.
