@@ -202,6 +202,41 @@ def test_a_finder_between_two_trainings_leaves_no_trace(tmp_path: Path) -> None:
     assert trained[0] == trained[1]
 
 
+def test_a_training_that_is_at_its_end_is_refused(tmp_path: Path) -> None:
+    module, own, data = Module(), trainer(tmp_path, max_epochs=1), loader(0, 640)
+    own.fit(module, data)
+    with pytest.raises(ValueError, match="`trainer` has no training to do"):
+        ours.range_test(own, module, data)
+    with pytest.raises(ValueError, match="`trainer` has no training to do"):
+        ours.range_test(trainer(tmp_path, limit_train_batches=0), module, data)
+
+
+def test_hooks_at_the_start_come_before_the_updates_and_others_are_named(tmp_path: Path) -> None:
+    class Hooked(Module):
+        def on_train_start(self) -> None:
+            self.scale = 0.0
+
+        def on_train_epoch_start(self) -> None:
+            self.log("scale", self.scale)
+            self.scale += 2.0
+
+        def on_after_backward(self) -> None:
+            raise AssertionError
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            return super().training_step(batch, batch_idx)["loss"] * self.scale
+
+    module, options = Hooked(), {"min_lr": 1e-4, "max_lr": 1e-3, "num_steps": 10}
+    plain = Module()
+    plain.load_state_dict(module.state_dict())
+    pl.seed_everything(1, verbose=False)
+    with pytest.warns(UserWarning, match="does not call on_after_backward of the module"):
+        test = ours.range_test(trainer(tmp_path), module, loader(0, 640), **options)
+    assert not hasattr(module, "scale")
+    pl.seed_everything(1, verbose=False)
+    assert test.losses[0] == 2 * ours.range_test(trainer(tmp_path), plain, loader(0, 640), **options).losses[0]
+
+
 def test_a_range_test_makes_the_updates_of_the_trainer(tmp_path: Path) -> None:
     class Sweeping(Module):
         def configure_optimizers(self) -> Any:

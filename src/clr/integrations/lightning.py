@@ -35,9 +35,12 @@ V = TypeVar("V", RangeTest, Search)
 # What the finders do themselves, in place of these hooks of a module.
 _NOT_CALLED = (
     "backward",
+    "on_before_backward",
+    "on_after_backward",
     "optimizer_step",
     "optimizer_zero_grad",
     "on_before_optimizer_step",
+    "on_before_zero_grad",
     "on_train_batch_start",
     "on_train_batch_end",
 )
@@ -62,7 +65,7 @@ class Follower(Callback):  # type: ignore[misc]
     >>> from clr.integrations.lightning import Follower
     >>> callback = Follower(clr.triangular(0.001, 0.006, step_size=100))
     >>> callback  # Trainer(callbacks=[callback])
-    Follower(triangular(base_lr=0.001, max_lr=0.006, step_size=100))
+    Follower(clr.triangular(base_lr=0.001, max_lr=0.006, step_size=100))
     """
 
     def __init__(self, schedule: Schedules, momentum: Schedules | None = None, optimizer: int | None = None) -> None:
@@ -227,6 +230,8 @@ def _fitted(
         trainer.fit(module, None if known else data, validation, data if known else None)
     if start.error is not None:
         raise start.error
+    if start.found is None:
+        raise ValueError("`trainer` has no training to do: its `max_epochs`, `max_steps` or batches are at their end.")
     found: V = start.found
     return found
 
@@ -241,6 +246,9 @@ class _Start(Callback):  # type: ignore[misc]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         try:
+            with _silent(pl_module):  # Lightning calls these after this
+                pl_module.on_train_start()
+                pl_module.on_train_epoch_start()
             self.found = self._body(_Training(trainer, pl_module))
         except (Exception, KeyboardInterrupt) as error:  # which Lightning would end the program for
             self.error = error
@@ -291,12 +299,8 @@ class _Training:
         number, batch = numbered
         batch = module._on_before_batch_transfer(trainer.precision_plugin.convert_input(batch), dataloader_idx=0)
         batch = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
-        vars(module)["log"] = _ignored  # the loop that would take it does not run
-        try:
-            with trainer.precision_plugin.train_step_context():
-                loss = module.training_step(batch, number) if self._numbered else module.training_step(batch)
-        finally:
-            del vars(module)["log"]
+        with _silent(module), trainer.precision_plugin.train_step_context():
+            loss = module.training_step(batch, number) if self._numbered else module.training_step(batch)
         return loss["loss"] if isinstance(loss, dict) else loss
 
     def _clip(self, optimizer: torch.optim.Optimizer, args: object, kwargs: object) -> None:
@@ -339,6 +343,16 @@ def _untouched(trainer: Trainer, module: LightningModule, *data: object) -> Iter
         yield
     finally:
         kept.load_state_dict({})
+
+
+@contextmanager
+def _silent(module: LightningModule) -> Iterator[None]:
+    """Leaves out what a module logs, for the loop that would take it does not run."""
+    vars(module)["log"] = _ignored
+    try:
+        yield
+    finally:
+        del vars(module)["log"]
 
 
 def _ignored(*args: object, **kwargs: object) -> None:
