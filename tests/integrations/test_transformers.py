@@ -143,6 +143,18 @@ def test_finders_leave_no_trace(kind: str, tmp_path: Path) -> None:
     assert results[0] == results[1]
 
 
+def test_a_finder_after_a_training_whose_rate_ended_at_zero(tmp_path: Path) -> None:
+    own = trainer(tmp_path, learning_rate=0.01, weight_decay=0.1, max_steps=3)
+    own.optimizer = None  # so that it makes its own, with two groups
+    own.train()
+    seen = []
+    groups = own.optimizer.param_groups
+    own.optimizer.optimizer.register_step_pre_hook(lambda *_: seen.append([group["lr"] for group in groups]))
+    test = ours.range_test(own, min_lr=1e-4, max_lr=1e-2, num_steps=10)
+    assert seen == [[rate, rate] for rate in test.rates]
+    assert [group["lr"] for group in groups] == [0.0, 0.0]
+
+
 @pytest.mark.parametrize("kind", ["plain", "by items", "bf16"])
 def test_a_range_test_makes_the_updates_of_the_trainer(kind: str, tmp_path: Path) -> None:
     options: dict[str, Any] = {"gradient_accumulation_steps": 2, "max_grad_norm": 0.5, "num_train_epochs": 1}

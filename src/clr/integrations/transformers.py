@@ -189,6 +189,9 @@ def _training(trainer: Any) -> Iterator[dict[str, Any]]:
         optimizer = trainer.create_optimizer()
         if isinstance(optimizer, AcceleratedOptimizer):  # after a training
             optimizer = optimizer.optimizer
+        for group in optimizer.param_groups:  # as the scheduler of that training has found it
+            parts.append(partial(group.update, lr=group["lr"]))
+            group["lr"] = group.get("initial_lr", group["lr"])
         model = trainer.model_wrapped  # in DistributedDataParallel after a training
         if not isinstance(model, torch.nn.parallel.DistributedDataParallel):
             model = accelerator.prepare_model(trainer.model, evaluation_mode=True)  # for mixed precision
