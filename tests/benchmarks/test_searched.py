@@ -151,5 +151,10 @@ def test_a_training_goes_on_from_the_winner() -> None:
     assert step == 700  # the search took the first evaluation's place
     assert metric > 80
     assert repr(Winner(700)) == "Winner(steps=700)"
-    ((_, metric),) = searched.work(("run", "wine", "adamw", 0, "prodigy", 350), found)
+
+
+@pytest.mark.usefixtures("wine")
+def test_prodigy_is_annealed_at_its_own_rate() -> None:
+    pytest.importorskip("prodigyopt")
+    ((_, metric),) = searched.work(("run", "wine", "adamw", 0, "prodigy", 350), search(40).to_dict())
     assert metric > 80

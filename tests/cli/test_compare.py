@@ -56,9 +56,9 @@ def test_report_reads_the_file_of_the_runs(call: Call) -> None:
     assert "low - fixed" not in out
     assert "low - fixed" in call(*report, "--differences")[1]
     code, out, _ = call(*report, "--format", "csv", "--metric", "weight")
-    assert (code, out.startswith("schedule,total_steps,seeds,final,")) == (0, True)
+    assert (code, out.startswith('"schedule","total_steps","seeds","final",')) == (0, True)
     out = call(*report, "--differences", "--format", "csv")[1]
-    assert out.startswith("schedule,against,total_steps,seeds,difference,low,high\nlow,fixed,20,2,")
+    assert out.startswith('"schedule","against","total_steps","seeds","difference","low","high"\n"low","fixed",20,2,')
 
 
 def test_a_file_is_of_one_training(call: Call, log: Path) -> None:

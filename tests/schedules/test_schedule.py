@@ -343,3 +343,10 @@ def test_many_cycles_are_made_when_they_are_asked_for(factor: Fraction, monkeypa
             height = math.sin(math.pi * float((step - start) / (first * factor**number))) ** 2
             assert schedule(given) == pytest.approx(height * 0.5**number, rel=1e-9, abs=1e-300)
     assert made[0] > 10_000
+
+
+def test_slopes_shorter_than_a_step_are_scaled_too() -> None:
+    # Cycles of 0.2, 0.4, 0.8 and 1.6 steps: step 1 is the top of the third, step 2 lies on the way up of the fourth.
+    schedule = clr.triangular2(0.0, 1.0, 0.1, cycle_mult=2)
+    assert [schedule(step) for step in range(4)] == pytest.approx([0, 0.25, 0.75 / 8, 0], abs=1e-15)
+    assert schedule(np.arange(4)) == pytest.approx([0, 0.25, 0.75 / 8, 0], abs=1e-15)

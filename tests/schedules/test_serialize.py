@@ -247,7 +247,7 @@ def listed(*names: str) -> str:
         (DATA | {"colour": 1}, ValueError, KEYS.format(listed(*ALL, "colour"))),
         (DATA | {"_wave": 1}, ValueError, KEYS.format(listed(*ALL, "_wave"))),
         (without("shape"), ValueError, KEYS.format(listed(*(name for name in ALL if name != "shape")))),
-        ({"clr": 1, "kind": "triangular"}, ValueError, KEYS.format("")),
+        ({"clr": 1, "kind": "triangular"}, ValueError, KEYS.format("none")),
         (DATA | {"base_lr": math.nan}, ValueError, "`base_lr` must be a finite number, 0 or more. Received: nan."),
         (DATA | {"base_lr": "0.1"}, TypeError, "`base_lr` must be a finite number, 0 or more. Received: '0.1'."),
         (DATA | {"base_lr": True}, TypeError, "`base_lr` must be a finite number, 0 or more. Received: True."),

@@ -280,10 +280,9 @@ def path(legs: Iterable[Leg], slopes_per_cycle: int, shape: str, ends: bool = Tr
             rises[bounds] = Fraction(high) - Fraction(low)
         starts.append(_inner(start, parts, 1))
         cycle, rest = number // slopes_per_cycle, (near * parts - foot) / parts
-        if shape == "linear" and end - start < parts:  # one step lies on it, at most: so it needs no slope, which
-            way = abs(near * parts - foot)  # may be steeper than a float can say
-            low = high = float(Fraction(low) + rises[bounds] * min(Fraction(way, end - start or 1), Fraction(1)))
-            slope = 0.0, 0.0, 0.0
+        if shape == "linear" and end - start < parts:  # one step lies on it, at most: so what rises until there, for
+            way = Fraction(abs(near * parts - foot), end - start or 1)  # a slope may be steeper than a float can say
+            slope, rest = kind(rises[bounds] * min(way, Fraction(1)), Fraction(1), 1), 1.0
         else:
             slope = kind(rises[bounds], Fraction(end - start or parts, parts), sign)
         row = Row(cycle, near, rest, low, high, *slope)
