@@ -287,8 +287,9 @@ def test_no_bounds_where_every_trial_bursts() -> None:
     found = clr.find_bounds(lambda lr: math.nan, lambda seed: None, lambda: 1.0, total_steps=1000)
     assert {trial.stop for trial in found.trials} == {"non-finite"}
     assert found.updates < 100
-    with pytest.raises(clr.NoBoundsError, match="If all diverge"):
+    with pytest.raises(clr.NoBoundsError, match=r"If all diverge.*make the loss infinite") as refused:
         found.bounds()
+    assert "budget" not in refused.value.advice  # most of it is left
 
 
 def test_a_held_out_value_that_is_not_finite_is_no_score() -> None:
@@ -319,6 +320,10 @@ def test_a_training_as_long_as_a_trial_lowers_nothing() -> None:
     assert "max_lr is that, for the training is no longer than a trial" in same.describe()
     assert "go down" not in same.describe()
     assert "the training is 10 times as long" in longer.describe()
+    assert "The training overfits" in longer.describe()
+    doubted = replace(longer, range_test=None, trials=(*trials[:2], replace(trials[2], losses=(0.05,) * 50)))
+    assert doubted.gap is None
+    assert "The training may overfit: at the next higher rate" in doubted.describe()
     assert "So the bounds go down" in longer.describe()
 
 
@@ -345,7 +350,7 @@ def test_overfitting_is_seen_and_lowers_the_rate_as_the_training_is_longer() -> 
     assert fits.bounds().max_lr == pytest.approx(0.1 * 0.1**0.2)
     overfits = clr.Search(None, rung(*zip(rates, (0.9, 0.5, 0.3), (2.0, 1.0, 2.0), strict=True)), 3.0, 1000, 600)
     assert overfits.overfits
-    assert "overfits" in overfits.describe()
+    assert "may overfit" in overfits.describe()
     assert overfits.bounds().max_lr == pytest.approx(0.01)
     # A training that is longer still gets a rate that is at most 1.5 decades lower.
     assert replace(overfits, total_steps=10**6).bounds().max_lr == pytest.approx(0.1 / 10**1.5)

@@ -165,10 +165,12 @@ class Search:
                     "No trial has a held-out value that is finite.",
                     "Look for held-out rows that make it infinite or NaN.",
                 )
+            larger = "a larger `budget`, or " if self.stop == "budget" else ""
             raise NoBoundsError(
                 "rising",
                 "No trial has come to its end.",
-                "Give a larger `budget`, or a smaller `min_lr`. If all diverge, the training step does not train.",
+                f"Give {larger}a smaller `min_lr`. If all diverge, the training step does not train, or rows of the "
+                "data make the loss infinite.",
             )
         if self.start is not None and not self._cost(winner) < self._signed(self.start):
             raise NoBoundsError(
@@ -260,10 +262,12 @@ class Search:
         lines.append(f"base_lr {bounds.base_lr:.4g}, max_lr {bounds.max_lr:.4g}, confidence {bounds.confidence:.2f}.")
         lines.append(bounds.reason)
         if self.overfits:
-            lines.append(
-                "The training overfits: it learns the rows that it trains on more than what is true of others. "
-                "The longer it is, the lower the rate must be."
+            told = (
+                "The training may overfit: at the next higher rate it learns its rows better, but others worse. "
+                if self.gap is None
+                else "The training overfits: it learns the rows that it trains on more than what is true of others. "
             )
+            lines.append(f"{told}The longer it is, the lower the rate must be.")
             if self.winner is not None and self.total_steps > self.winner.num_steps:
                 lines[-1] += " So the bounds go down, at most by 1.5 decades."
         if bounds.confidence < UNSURE:
