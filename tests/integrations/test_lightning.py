@@ -211,6 +211,15 @@ def test_a_training_that_is_at_its_end_is_refused(tmp_path: Path) -> None:
         ours.range_test(trainer(tmp_path, limit_train_batches=0), module, data)
 
 
+def test_a_batch_without_a_loss_is_refused(tmp_path: Path) -> None:
+    class Skipping(Module):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            return None if batch_idx == 3 else super().training_step(batch, batch_idx)
+
+    with pytest.raises(TypeError, match="`training_step` returns a loss for every batch"):
+        ours.range_test(trainer(tmp_path), Skipping(), loader(0, 640))
+
+
 def test_hooks_at_the_start_come_before_the_updates_and_others_are_named(tmp_path: Path) -> None:
     class Hooked(Module):
         def on_train_start(self) -> None:

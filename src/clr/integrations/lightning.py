@@ -301,7 +301,10 @@ class _Training:
         batch = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
         with _silent(module), trainer.precision_plugin.train_step_context():
             loss = module.training_step(batch, number) if self._numbered else module.training_step(batch)
-        return loss["loss"] if isinstance(loss, dict) else loss
+        loss = loss.get("loss") if isinstance(loss, dict) else loss
+        if loss is None:  # with which `fit` would skip the batch
+            checks.fail(TypeError, "module", "one whose `training_step` returns a loss for every batch", loss)
+        return loss
 
     def _clip(self, optimizer: torch.optim.Optimizer, args: object, kwargs: object) -> None:
         trainer = self._trainer
