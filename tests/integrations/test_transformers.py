@@ -214,7 +214,7 @@ def both(folder: Path) -> Any:
     own = trainer(folder, gradient_accumulation_steps=2)
     bounds = found(own)
     ours.set_schedule(own, SCHEDULE, MOMENTUM)
-    seen = trained(own)
+    seen = [*trained(own)]  # the list grows with the updates of the range test below
     weights = [part.tolist() for part in own.model.parameters()]
     assert isinstance(own.model_wrapped, torch.nn.parallel.DistributedDataParallel)
     again = ours.range_test(own, min_lr=1e-4, max_lr=1.0, num_steps=20)
