@@ -8,17 +8,14 @@ except ImportError as error:
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple
-
-import torch
-from torch import nn
+from typing import Any, Literal
 
 from clr import checks
 from clr import torch as clr_torch
 from clr.finder.result import RangeTest
 from clr.finder.sweep import returned_float
 from clr.finder.trials import Search
-from clr.integrations.updates import Feed, Kept, OwnStep
+from clr.integrations.updates import Feed, Kept, OwnStep, arguments_of
 
 
 class Follower(clr_torch.Follower):
@@ -141,11 +138,7 @@ def range_test(
     """
     with _training(trainer, loader, to_save, output_transform) as own:
         return clr_torch.range_test(
-            own.model,
-            own.optimizer,
-            loader=own.feed,
-            train_on_batch=own.step,
-            also=own.also,
+            **own,
             group=group,
             min_lr=min_lr,
             max_lr=max_lr,
@@ -225,12 +218,8 @@ def find_bounds(
     judge, metrics = _judge(evaluator, metric)
     with _training(trainer, loader, to_save, output_transform, *metrics) as own:
         return clr_torch.find_bounds(
-            own.model,
-            own.optimizer,
-            loader=own.feed,
-            train_on_batch=own.step,
+            **own,
             evaluate=lambda: judge.run(validation).metrics[metric],
-            also=own.also,
             goal=goal,
             total_steps=total_steps,
             budget=budget,
@@ -242,16 +231,6 @@ def find_bounds(
         )
 
 
-class _Training(NamedTuple):
-    """A trainer as the finders of `clr.torch` take a training."""
-
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    feed: Feed
-    step: OwnStep
-    also: list[Any]
-
-
 @contextmanager
 def _training(
     trainer: Engine,
@@ -259,8 +238,11 @@ def _training(
     to_save: Mapping[str, Any],
     output_transform: Callable[[Any], object],
     *changed: object,
-) -> Iterator[_Training]:
-    """The training of a trainer, which counts its batches from 0. ``changed`` are objects to put back with it."""
+) -> Iterator[dict[str, Any]]:
+    """The training of a trainer as the finders of `clr.torch` take it, which counts its batches from 0.
+
+    ``changed`` are objects to put back with it.
+    """
     if not isinstance(trainer, Engine):
         checks.fail(TypeError, "trainer", "an ignite.engine.Engine", trainer)
     checks.function("output_transform", output_transform)
@@ -278,7 +260,7 @@ def _training(
 
     step = OwnStep(to_save["optimizer"], train)
     try:
-        yield _Training(to_save["model"], to_save["optimizer"], feed, step, [*others, kept])
+        yield arguments_of(to_save["model"], to_save["optimizer"], feed, step, [*others, kept])
     finally:
         step.leave()
 

@@ -12,18 +12,16 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from operator import mul
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-import torch
 from sklearn.base import clone
-from torch import nn
 
 from clr import checks
 from clr import torch as clr_torch
 from clr.finder.result import RangeTest
 from clr.finder.transaction import put_back, random_state
 from clr.finder.trials import Search
-from clr.integrations.updates import Feed, Kept, OwnStep
+from clr.integrations.updates import Feed, Kept, OwnStep, arguments_of
 from clr.torch.follower import COUNT
 from clr.torch.groups import Schedules
 from clr.torch.snapshot import generators
@@ -147,13 +145,9 @@ def range_test(
     >>> 1e-5 < base_lr < max_lr < 0.1
     True
     """
-    with _training(net, X, y, fit_params) as own:
+    with _training(net, X, y, fit_params) as (own, _):
         return clr_torch.range_test(
-            own.model,
-            own.optimizer,
-            loader=own.feed,
-            train_on_batch=own.step,
-            also=own.also,
+            **own,
             group=group,
             min_lr=min_lr,
             max_lr=max_lr,
@@ -214,16 +208,12 @@ def find_bounds(
     """
     if keep == "winner" and not getattr(net, "initialized_", False):
         raise ValueError('`keep` can be "winner" only for a net that is initialized. Call `net.initialize()` first.')
-    with _training(net, X, y, fit_params) as own:
-        if own.evaluate is None:
+    with _training(net, X, y, fit_params) as (own, evaluate):
+        if evaluate is None:
             raise ValueError("`net` must have a `train_split`, for the search judges by held-out data.")
         return clr_torch.find_bounds(
-            own.model,
-            own.optimizer,
-            loader=own.feed,
-            train_on_batch=own.step,
-            evaluate=own.evaluate,
-            also=own.also,
+            **own,
+            evaluate=evaluate,
             total_steps=total_steps,
             budget=budget,
             keep=keep,
@@ -234,25 +224,14 @@ def find_bounds(
         )
 
 
-class _Training(NamedTuple):
-    """A net as the finders of `clr.torch` take a training."""
-
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    feed: Feed
-    step: OwnStep
-    also: list[Any]
-    evaluate: Callable[[], float] | None
-
-
 @contextmanager
 def _training(
     net: NeuralNet,
     X: object,  # noqa: N803
     y: object,
     fit_params: Mapping[str, Any] | None,
-) -> Iterator[_Training]:
-    """The training of a net, or of a clone where it is not initialized."""
+) -> Iterator[tuple[dict[str, Any], Callable[[], float] | None]]:
+    """The training of a net, or of a clone where it is not initialized, as the finders take it; and its validation."""
     if not isinstance(net, NeuralNet):
         checks.fail(TypeError, "net", "a skorch.NeuralNet", net)
     random = [random_state(), *generators(None)]
@@ -278,7 +257,7 @@ def _training(
     step = OwnStep(net.optimizer_, train)
     try:
         evaluate = None if held_out is None else lambda: _mean_loss(net, held_out, given)
-        yield _Training(net.module_, net.optimizer_, feed, step, [*others, kept], evaluate)
+        yield arguments_of(net.module_, net.optimizer_, feed, step, [*others, kept]), evaluate
     finally:
         step.leave()
         put_back(*random)

@@ -6,6 +6,7 @@ from itertools import repeat
 from typing import Any
 
 import torch
+from torch import nn
 
 from clr import checks
 from clr.finder.transaction import Batches
@@ -108,3 +109,10 @@ class Kept:
             items[:] = before_them
         for part in self._parts:
             part()
+
+
+def arguments_of(
+    model: nn.Module, optimizer: torch.optim.Optimizer, feed: Feed, step: OwnStep, also: list[Any]
+) -> dict[str, Any]:
+    """A training by a library's own step, as arguments of the finders of `clr.torch`."""
+    return {"model": model, "optimizer": optimizer, "loader": feed, "train_on_batch": step, "also": also}
