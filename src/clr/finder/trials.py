@@ -187,11 +187,7 @@ class Search:
                 "Look for rows of the data that make the loss infinite; or give a larger `budget`.",
             )
         best, longer = self._best_rate(winner.rung), total / winner.num_steps
-        gap = self.gap
-        power = OVERFITTED if self.overfits else HORIZON
-        if gap is not None:
-            power = min(OVERFITTED, HORIZON + STEEPER * max(0.0, gap - GAP))
-        lowered = min(power * math.log10(max(1.0, longer)), FARTHEST)
+        lowered = min(self._power * math.log10(max(1.0, longer)), FARTHEST)
         max_lr = best / 10**lowered
         side = self.edge
         edge = f" It is the {side} rate that was tried, so a {side[:-2]}r one may be better." if side else ""
@@ -370,6 +366,14 @@ class Search:
         if self.start is not None and self.goal == "min" and abs(trial.score - self.start) < self._noise:
             return self.start
         return self._signed(trial.score)
+
+    @property
+    def _power(self) -> float:
+        """The power of the length by which the best rate falls."""
+        gap = self.gap
+        if gap is None:
+            return OVERFITTED if self.overfits else HORIZON
+        return min(OVERFITTED, HORIZON + STEEPER * max(0.0, gap - GAP))
 
     @property
     def _beginning(self) -> list[float]:
